@@ -1,0 +1,6 @@
+"""Acting: policies as pure functions, and the shell that runs them."""
+
+from acme_lite.acting.actor_core import ActorCore, extras_spec, feed_forward, initial_state
+from acme_lite.acting.policy_actor import PolicyActor
+
+__all__ = ["ActorCore", "PolicyActor", "extras_spec", "feed_forward", "initial_state"]

@@ -1,0 +1,110 @@
+"""The actor shell: runs a policy in the members of a vector environment."""
+
+from __future__ import annotations
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from acme_lite import _runtime, adders, core, types
+from acme_lite.acting import actor_core
+
+_FIRST = int(dm_env.StepType.FIRST)
+
+
+class PolicyActor:
+    """Acts with an `ActorCore` for N members at once, in one compiled call per vector step.
+
+    The call splits the key, resets the recurrent state of the members whose step is FIRST, and selects actions.
+    """
+
+    def __init__(
+        self,
+        policy: actor_core.ActorCore,
+        variables: core.VariableSource,
+        adder: adders.Adder | None = None,
+        *,
+        key: jax.Array,
+        num_envs: int = 1,
+        device: jax.Device | None = None,
+    ):
+        """Makes an actor.
+
+        Args:
+            policy: what selects actions.
+            variables: serves the variable `"policy"`.
+            adder: records the steps; None records nothing.
+            key: PRNG key; consumed.
+            num_envs: N, at least 1.
+            device: where the policy runs; where its parameters are unless given.
+
+        Raises:
+            ValueError: `num_envs` is less than 1.
+        """
+        if num_envs < 1:
+            raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
+        self._variables = variables
+        self._adder = adder
+        self._device = device
+        self._source: types.Params = None
+        self._params: types.Params = None
+        self._key = key if device is None else jax.device_put(key, device)
+        self._state = actor_core.initial_state(policy, num_envs)
+        self._recurrent = bool(jax.tree.leaves(self._state))
+        self._first: np.ndarray | None = None
+        self._extras: types.ArrayTree = ()
+        self._select = _runtime.jit(_recurrent(policy, num_envs) if self._recurrent else _stateless(policy))
+
+    def select_action(self, observation: types.ArrayTree) -> types.ArrayTree:
+        if self._params is None:
+            self.update(wait=True)
+        if self._recurrent:
+            action, self._extras, self._state, self._key = self._select(
+                self._params, observation, self._state, self._first, self._key
+            )
+        else:
+            action, self._extras, self._key = self._select(self._params, observation, self._key)
+        return np.asarray(action) if isinstance(action, jax.Array) else jax.tree.map(np.asarray, action)
+
+    def observe_first(self, timestep: dm_env.TimeStep) -> None:
+        self._first = timestep.step_type == _FIRST
+        if self._adder is not None:
+            self._adder.add_first(timestep)
+
+    def observe(self, action: types.ArrayTree, next_timestep: dm_env.TimeStep) -> None:
+        if self._recurrent:
+            self._first = next_timestep.step_type == _FIRST
+        if self._adder is not None:
+            extras = self._extras
+            self._adder.add(action, next_timestep, extras and jax.tree.map(np.asarray, extras))
+
+    def update(self, wait: bool = False) -> None:
+        (source,) = self._variables.get_variables(("policy",))
+        if source is not self._source:
+            self._source = source
+            self._params = source if self._device is None else jax.device_put(source, self._device)
+
+
+def _stateless(policy: actor_core.ActorCore):
+    def select(params, observation, key):
+        key, key_policy = jax.random.split(key)
+        action, extras, _ = policy.select_action(params, observation, (), key_policy)
+        return action, extras, key
+
+    return select
+
+
+def _recurrent(policy: actor_core.ActorCore, num_envs: int):
+    def select(params, observation, state, first, key):
+        key, key_policy = jax.random.split(key)
+        start = actor_core.initial_state(policy, num_envs)
+
+        def reset(leaf, start_leaf):
+            return jnp.where(first.reshape((num_envs,) + (1,) * (leaf.ndim - 1)), start_leaf, leaf)
+
+        state = jax.tree.map(reset, state, start)
+        action, extras, state = policy.select_action(params, observation, state, key_policy)
+        return action, extras, state, key
+
+    return select

@@ -1,0 +1,35 @@
+"""The agents, one module each; a module is imported when it is first used."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+NAMES = {"dqn": "DQN"}
+"""Every agent: the module `agents.<name>` holds `<Prefix>Config` and `<Prefix>Builder`."""
+
+
+def config_class(name: str) -> type:
+    """Returns the class of an agent's config."""
+    return getattr(_module(name), f"{NAMES[name]}Config")
+
+
+def builder_class(name: str) -> type:
+    """Returns the class of an agent's builder."""
+    return getattr(_module(name), f"{NAMES[name]}Builder")
+
+
+def _module(name: str) -> ModuleType:
+    if name not in NAMES:
+        raise ValueError(f"There is no agent {name!r}; there are {', '.join(NAMES)}.")
+    return importlib.import_module(f"acme_lite.agents.{name}")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in NAMES:
+        return _module(name)
+    raise AttributeError(f"module 'acme_lite.agents' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *NAMES})

@@ -1,0 +1,191 @@
+"""DQN's config, and the builder that makes its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+import jax.numpy as jnp
+
+from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite.agents.dqn import learning as dqn_learning
+from acme_lite.agents.dqn import networks as dqn_networks
+
+
+@dataclasses.dataclass(frozen=True)
+class DQNConfig:
+    """Settings of DQN."""
+
+    discount: float = 0.99
+    """Discount factor per step, in [0, 1]."""
+    n_step: int = 1
+    """Steps that a transition spans."""
+    double_q: bool = True
+    """Whether the trained network chooses the action that the target network values (van Hasselt et al., 2016)."""
+    huber_delta: float | None = 1.0
+    """Temporal difference up to which the loss is quadratic (Mnih et al., 2015); None for squared loss."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Layers of the perceptron that takes vector observations."""
+    duelling: bool = False
+    """Whether values and advantages have heads of their own (Wang et al., 2016)."""
+    learning_rate: float | learning.LinearSchedule = 5e-4
+    """Adam's step size: a number or a schedule over learner steps."""
+    adam_epsilon: float = 1e-8
+    """Adam's epsilon; greater ones make steps with small gradients smaller (1.5e-4 in Hessel et al., 2018, table 1)."""
+    max_gradient_norm: float | None = 10.0
+    """Gradients longer than this are scaled down to it (Wang et al., 2016); None for no limit."""
+    target_update_period: int = 500
+    """Learner steps from one update of the target network to the next."""
+    target_update_rate: float = 1.0
+    """Part of the way that the target network goes to the trained one at an update: 1 copies it (Mnih et al., 2015)."""
+    batch_size: int = 128
+    """Transitions in a batch."""
+    samples_per_insert: float = 128.0
+    """Transitions sampled per transition inserted; divided by the batch size, learner steps per environment step."""
+    max_replay_size: int = 50_000
+    """Most transitions kept."""
+    min_replay_size: int = 1_000
+    """Transitions before the first learner step."""
+    epsilon: float | learning.LinearSchedule | tuple[float, ...] = 0.1
+    """Probability of a random action in training: a number, a schedule over learner steps, or a value per actor."""
+    evaluation_epsilon: float = 0.0
+    """Probability of a random action in evaluation."""
+    priority_exponent: float = 0.0
+    """Exponent of the priorities, 0.6 in Schaul et al. (2016); 0 samples uniformly."""
+    importance_exponent: float | learning.LinearSchedule = 0.4
+    """Exponent of the importance weights of prioritised sampling (Schaul et al., 2016, section 3.4)."""
+    num_steps_per_call: int = 1
+    """Learner steps in one compiled call."""
+    overlap: bool = False
+    """Whether learning runs in a thread of its own beside acting, with variables one call late."""
+
+    def __post_init__(self):
+        checks.in_range(
+            self, 0, 1, "discount", "epsilon", "evaluation_epsilon", "priority_exponent", "importance_exponent"
+        )
+        checks.in_range(self, 1e-6, 1, "target_update_rate")
+        checks.in_range(self, 0, math.inf, "learning_rate")
+        checks.positive(self, "adam_epsilon", "samples_per_insert", "huber_delta", "max_gradient_norm")
+        checks.at_least(
+            self,
+            1,
+            "n_step",
+            "target_update_period",
+            "batch_size",
+            "min_replay_size",
+            "num_steps_per_call",
+            "hidden_sizes",
+        )
+        checks.at_least(self, self.min_replay_size, "max_replay_size")
+
+
+@dataclasses.dataclass(frozen=True)
+class DQNBuilder:
+    """Makes the parts of a DQN agent.
+
+    Attributes:
+        config: the settings.
+        loss_fn: the loss on a batch, see `learning.Loss`.
+    """
+
+    config: DQNConfig = dataclasses.field(default_factory=DQNConfig)
+    loss_fn: dqn_learning.Loss = dqn_learning.q_learning_loss
+
+    def make_networks(self, spec: specs.EnvironmentSpec) -> networks.FeedForwardNetwork:
+        return dqn_networks.make_networks(spec, hidden_sizes=self.config.hidden_sizes, duelling=self.config.duelling)
+
+    def init_variables(
+        self, networks: networks.FeedForwardNetwork, spec: specs.EnvironmentSpec, key: jax.Array
+    ) -> Mapping[str, types.ArrayTree]:
+        learner_core = dqn_learning.make_core(self.config, networks, spec, loss_fn=self.loss_fn)
+        return learner_core.variables(learner_core.init(key))
+
+    def make_policy(
+        self,
+        networks: networks.FeedForwardNetwork,
+        spec: specs.EnvironmentSpec,
+        *,
+        evaluation: bool = False,
+        actor: core.ActorId = core.ActorId(),
+    ) -> acting.ActorCore:
+        num_actions = dqn_networks.check_action_spec(spec).num_values
+        dtype = spec.action.dtype
+        config = self.config
+        if evaluation:
+            fixed_epsilon: float | None = config.evaluation_epsilon
+        elif isinstance(config.epsilon, tuple):
+            if len(config.epsilon) != actor.count:
+                raise ValueError(
+                    f"DQNConfig.epsilon must hold a value for each of the {actor.count} actors, got {config.epsilon}."
+                )
+            fixed_epsilon = config.epsilon[actor.index]
+        else:
+            fixed_epsilon = None
+
+        def select_action(params: types.Params, observation: types.ArrayTree, key: jax.Array) -> jax.Array:
+            greedy = jnp.argmax(networks.apply(params["params"], observation), axis=-1).astype(dtype)
+            if fixed_epsilon == 0:
+                return greedy
+            epsilon = params["epsilon"] if fixed_epsilon is None else fixed_epsilon
+            # One block of uniforms serves both choices: drawing integers costs more than the network.
+            uniform = jax.random.uniform(key, (2, *greedy.shape))
+            explored = jnp.floor(uniform[1] * num_actions).astype(dtype)
+            return jnp.where(uniform[0] < epsilon, explored, greedy)
+
+        return acting.feed_forward(select_action)
+
+    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
+        config = self.config
+        limiter = replay.rate_limiters.from_samples_per_insert(
+            config.samples_per_insert,
+            min_size=config.min_replay_size,
+            items_per_call=config.batch_size * config.num_steps_per_call,
+        )
+        sampler = replay.Prioritized(config.priority_exponent) if config.priority_exponent else replay.Uniform()
+        signature = adders.transition_signature(spec, extras_spec)
+        items = replay.Transitions(config.n_step)
+        return [replay.Table("replay", config.max_replay_size, signature, items, sampler, limiter)]
+
+    def make_adder(
+        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
+    ) -> adders.Adder:
+        return adders.NStepTransitionAdder(writer, n_step=self.config.n_step, discount=self.config.discount)
+
+    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
+        num_batches = self.config.num_steps_per_call
+        return replay.dataset(
+            "replay", self.config.batch_size, num_batches=None if num_batches == 1 else num_batches, seed=seed
+        )
+
+    def make_learner(
+        self,
+        networks: networks.FeedForwardNetwork,
+        spec: specs.EnvironmentSpec,
+        dataset: replay.Dataset,
+        *,
+        key: jax.Array,
+        counter: counting.Counter,
+        logger: loggers.Logger,
+    ) -> core.Learner:
+        return learning.SGDLearner(
+            dqn_learning.make_core(self.config, networks, spec, loss_fn=self.loss_fn),
+            dataset,
+            key=key,
+            counter=counter,
+            logger=logger,
+            num_steps_per_call=self.config.num_steps_per_call,
+            overlap=self.config.overlap,
+        )
+
+    def make_actor(
+        self,
+        policy: acting.ActorCore,
+        variables: core.VariableSource,
+        adder: adders.Adder | None,
+        *,
+        key: jax.Array,
+        num_envs: int,
+    ) -> core.Actor:
+        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)

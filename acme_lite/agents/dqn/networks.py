@@ -1,0 +1,37 @@
+"""Networks of DQN: action values `[B, A]`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from acme_lite import networks, specs
+
+
+def check_action_spec(spec: specs.EnvironmentSpec) -> specs.DiscreteArray:
+    """Returns the action spec if DQN can act by it.
+
+    Raises:
+        ValueError: the actions are not one choice among finitely many.
+    """
+    if not isinstance(spec.action, specs.DiscreteArray):
+        raise ValueError(
+            f"DQN needs one discrete action (a DiscreteArray spec), got {spec.action}. For continuous actions use an "
+            "agent for continuous control, or put a wrapper around the environment that offers a choice of them."
+        )
+    return spec.action
+
+
+def make_networks(
+    spec: specs.EnvironmentSpec, *, hidden_sizes: Sequence[int] = (64, 64), duelling: bool = False
+) -> networks.FeedForwardNetwork:
+    """Returns a network from observations to action values `[B, A]`.
+
+    Images (one array of bytes with three axes) get the convolutional torso of Mnih et al. (2015); all else is
+    concatenated and goes through a multi-layer perceptron.
+    """
+    num_actions = check_action_spec(spec).num_values
+    torso = networks.default_torso(spec.observation, hidden_sizes)
+    return networks.from_haiku(
+        lambda observation: networks.action_values(torso(observation), num_actions, duelling=duelling),
+        spec.observation,
+    )

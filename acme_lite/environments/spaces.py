@@ -1,0 +1,107 @@
+"""Gymnasium spaces as `dm_env` specs, and observations and actions from one to the other.
+
+Everything has 32 bits on the side of the specs. `Box`, `Discrete`, `MultiDiscrete`, `MultiBinary`, and `Dict` and
+`Tuple` of these are known, nested at will.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium
+import numpy as np
+from dm_env import specs as dm_specs
+from gymnasium import spaces
+
+from acme_lite import types
+from acme_lite.environments import wrappers
+
+
+def make_spec(space: gymnasium.Space, name: str) -> types.SpecTree:
+    """Returns the spec tree of a space.
+
+    A `Discrete` space becomes a `DiscreteArray`, which counts from 0 whatever the space's start; the others keep their
+    bounds, and a `Box` without any is an `Array`.
+
+    Args:
+        space: the space.
+        name: what the space is of, for names and messages.
+
+    Raises:
+        ValueError: there is no spec for such a space.
+    """
+    if isinstance(space, spaces.Dict):
+        return {key: make_spec(part, f"{name}/{key}") for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(make_spec(part, f"{name}/{index}") for index, part in enumerate(space.spaces))
+    if isinstance(space, spaces.Discrete):
+        return dm_specs.DiscreteArray(int(space.n), np.int32, name)
+    minimum, maximum = _bounds(space, name)
+    if np.isinf(minimum).all() and np.isinf(maximum).all():
+        return wrappers.to_single_spec(dm_specs.Array(space.shape, space.dtype, name))
+    return wrappers.to_single_spec(dm_specs.BoundedArray(space.shape, space.dtype, minimum, maximum, name))
+
+
+def make_decoder(space: gymnasium.Space, *, copy: bool = False) -> Callable[[Any], types.ArrayTree]:
+    """Returns the function from an observation in the space, or a batch of them `[N, ...]`, to one in its spec.
+
+    Args:
+        space: a space that `make_spec` knows.
+        copy: whether the arrays must be new ones.
+    """
+    if isinstance(space, spaces.Dict):
+        parts = {key: make_decoder(part, copy=copy) for key, part in space.spaces.items()}
+        return lambda value: {key: part(value[key]) for key, part in parts.items()}
+    if isinstance(space, spaces.Tuple):
+        elements = tuple(make_decoder(part, copy=copy) for part in space.spaces)
+        return lambda value: tuple(part(element) for part, element in zip(elements, value, strict=True))
+    if isinstance(space, spaces.Discrete):
+        start = space.start
+        return lambda value: np.asarray(value - start, np.int32)
+    dtype = make_spec(space, "").dtype
+    if copy:
+        return lambda value: np.array(value, dtype)
+    return lambda value: np.asarray(value, dtype)
+
+
+def make_encoder(space: gymnasium.Space, *, batched: bool = False) -> Callable[[types.ArrayTree], Any]:
+    """Returns the function from an action in a space's spec to one in the space.
+
+    Args:
+        space: a space that `make_spec` knows.
+        batched: whether actions are `[N, ...]`; otherwise a discrete one becomes a Python integer, since it is often
+            an index or a key.
+    """
+    if isinstance(space, spaces.Dict):
+        parts = {key: make_encoder(part, batched=batched) for key, part in space.spaces.items()}
+        return lambda value: {key: part(value[key]) for key, part in parts.items()}
+    if isinstance(space, spaces.Tuple):
+        elements = tuple(make_encoder(part, batched=batched) for part in space.spaces)
+        return lambda value: tuple(part(element) for part, element in zip(elements, value, strict=True))
+    if isinstance(space, spaces.Discrete):
+        return _discrete_encoder(space, batched)
+    dtype = space.dtype
+    return lambda value: np.asarray(value, dtype)
+
+
+def _discrete_encoder(space: spaces.Discrete, batched: bool) -> Callable[[Any], Any]:
+    start = int(space.start)
+    if batched:
+        return lambda value: np.asarray(value, space.dtype) + start
+    if start == 0:
+        return operator.index
+    return lambda value: operator.index(value) + start
+
+
+def _bounds(space: gymnasium.Space, name: str) -> tuple[Any, Any]:
+    if isinstance(space, spaces.Box):
+        return space.low, space.high
+    if isinstance(space, spaces.MultiDiscrete):
+        return space.start, space.start + space.nvec - 1
+    if isinstance(space, spaces.MultiBinary):
+        return 0, 1
+    raise ValueError(
+        f"The {name} space must be Box, Discrete, MultiDiscrete, MultiBinary, or Dict or Tuple of these, got {space}."
+    )

@@ -1,0 +1,202 @@
+"""N `dm_env` environments stepped one after the other as one vector environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import dm_env
+import jax
+import numpy as np
+from dm_env import specs as dm_specs
+
+from acme_lite import specs, types
+from acme_lite.environments import seeding
+
+_LAST = dm_env.StepType.LAST
+
+
+class SyncVectorEnvironment:
+    """Steps N `dm_env` environments, as a `VectorEnvironment`.
+
+    Before each of a member's episodes its `reseed` gets a seed that is derived from (seed, member, episode) alone. A
+    member without `reseed` draws from its own generator.
+
+    Attributes:
+        num_envs: N.
+        environments: the members.
+        name: that of the first member, or what its class is called.
+
+    Args:
+        environments: N different objects with equal specs, at least 1.
+        seed: in [0, 2^63).
+
+    Raises:
+        ValueError: there are no members, one is there twice, or their specs differ.
+    """
+
+    def __init__(self, environments: Sequence[dm_env.Environment], seed: int = 0):
+        self.environments = tuple(environments)
+        self._specs = _common_spec(self.environments)
+        self.num_envs = len(self.environments)
+        self.name = getattr(self.environments[0], "name", type(self.environments[0]).__name__)
+        self._structure: Any = jax.tree.structure(self._specs.observation)
+        self._leaf_specs = jax.tree.leaves(self._specs.observation)
+        self._action_structure: Any = jax.tree.structure(self._specs.action)
+        self._reseeds = [getattr(environment, "reseed", None) for environment in self.environments]
+        self._ended = [True] * self.num_envs
+        self._fast = _fast_path(self.num_envs, self._specs)
+        # These are shared between steps: nobody may write to what a step returned.
+        self._step_types = {step_type: _constant(step_type, np.int32) for step_type in dm_env.StepType}
+        self._discount_one = _constant(1, self._specs.discount.dtype)
+        self.reseed(seed)
+
+    def reseed(self, seed: int, episodes: types.IntArray | None = None) -> None:
+        """Sets the seed from which the episodes from the next reset on derive.
+
+        `episodes` `[N]` is how many episodes each member has had already; none unless given.
+        """
+        self._seed = seeding.check_seed(seed, 63)
+        self._episodes = seeding.check_episodes(episodes, self.num_envs)
+
+    @property
+    def episodes(self) -> types.IntArray:
+        """`[N]` number of episodes that each member has started since it was seeded."""
+        return self._episodes.copy()
+
+    def reset(self) -> dm_env.TimeStep:
+        return self._stack([self._start(member) for member in range(self.num_envs)])
+
+    def step(self, action: types.ArrayTree) -> dm_env.TimeStep:
+        if self._fast is not None and not self._ended[0]:
+            return self._step_only_member(action, *self._fast)
+        actions = self._split(action)
+        timesteps = []
+        for member, environment in enumerate(self.environments):
+            if self._ended[member]:
+                timesteps.append(self._start(member))
+            else:
+                timestep = environment.step(actions[member])
+                self._ended[member] = timestep.step_type == _LAST
+                timesteps.append(timestep)
+        return self._stack(timesteps)
+
+    def _step_only_member(
+        self,
+        action: types.ArrayTree,
+        observation_dtype: np.dtype,
+        reward_dtype: np.dtype,
+        discount_dtype: np.dtype,
+        num_axes: int,
+    ) -> dm_env.TimeStep:
+        """As `step`, for one member in the middle of an episode whose observation and action are single arrays."""
+        if len(action) != 1:
+            raise self._wrong_action(action)
+        step_type, reward, discount, observation = self.environments[0].step(np.asarray(action)[0])
+        self._ended[0] = step_type == _LAST
+        return dm_env.TimeStep(
+            self._step_types[step_type],
+            np.array(reward, reward_dtype, ndmin=1),
+            # Comparing a NumPy scalar with a Python number takes microseconds.
+            self._discount_one if float(discount) == 1.0 else np.array(discount, discount_dtype, ndmin=1),
+            np.array(observation, observation_dtype, ndmin=num_axes),
+        )
+
+    def _start(self, member: int) -> dm_env.TimeStep:
+        """Starts the member's next episode, from its own seed where it takes one."""
+        reseed = self._reseeds[member]
+        if reseed is not None:
+            reseed(seeding.episode_seed(self._seed, member, int(self._episodes[member])))
+        timestep = self.environments[member].reset()
+        for spec, leaf in zip(self._leaf_specs, self._structure.flatten_up_to(timestep.observation), strict=True):
+            if np.shape(leaf) != spec.shape:
+                raise ValueError(
+                    f"environments[{member}] gave an observation {np.shape(leaf)} where its spec is {spec}."
+                )
+        self._episodes[member] += 1
+        self._ended[member] = False
+        return timestep
+
+    def _split(self, action: types.ArrayTree) -> list[types.ArrayTree]:
+        leaves = [np.asarray(leaf) for leaf in self._action_structure.flatten_up_to(action)]
+        if any(leaf.shape[:1] != (self.num_envs,) for leaf in leaves):
+            raise self._wrong_action(action)
+        unflatten = self._action_structure.unflatten
+        return [unflatten([leaf[member] for leaf in leaves]) for member in range(self.num_envs)]
+
+    def _stack(self, timesteps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
+        flat = [self._structure.flatten_up_to(timestep.observation) for timestep in timesteps]
+        leaves = [_stack_leaf(spec, [member[index] for member in flat]) for index, spec in enumerate(self._leaf_specs)]
+        return dm_env.TimeStep(
+            step_type=np.array([int(timestep.step_type) for timestep in timesteps], np.int32),
+            reward=_stack_scalar(self._specs.reward, [timestep.reward for timestep in timesteps], 0),
+            discount=_stack_scalar(self._specs.discount, [timestep.discount for timestep in timesteps], 1),
+            observation=self._structure.unflatten(leaves),
+        )
+
+    def _wrong_action(self, action: types.ArrayTree) -> ValueError:
+        shapes = jax.tree.map(np.shape, action)
+        return ValueError(f"action must have {self.num_envs} rows, one per member, got the shapes {shapes}.")
+
+    def observation_spec(self) -> types.SpecTree:
+        return self._specs.observation
+
+    def action_spec(self) -> types.SpecTree:
+        return self._specs.action
+
+    def reward_spec(self) -> dm_specs.Array:
+        return self._specs.reward
+
+    def discount_spec(self) -> dm_specs.BoundedArray:
+        return self._specs.discount
+
+    def close(self) -> None:
+        for environment in self.environments:
+            environment.close()
+
+
+def _common_spec(environments: Sequence[dm_env.Environment]) -> specs.EnvironmentSpec:
+    if not environments:
+        raise ValueError("environments must have at least one member, got none.")
+    if len({id(environment) for environment in environments}) < len(environments):
+        raise ValueError("environments must be different objects, got one of them twice.")
+    first, *others = [specs.make_environment_spec(environment) for environment in environments]
+    for index, other in enumerate(others, start=1):
+        structures: list[Any] = [jax.tree.structure(first), jax.tree.structure(other)]
+        if structures[0] != structures[1] or any(
+            type(one) is not type(two) or one != two
+            for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
+        ):
+            raise ValueError(
+                f"environments must have equal specs, got {first} (member 0) and {other} (member {index})."
+            )
+    return first
+
+
+def _fast_path(num_envs: int, spec: specs.EnvironmentSpec) -> tuple[np.dtype, np.dtype, np.dtype, int] | None:
+    """Returns dtypes (observation, reward, discount) and axes of `[1, ...]` observations; None for the general path."""
+    is_array = all(isinstance(part, dm_specs.Array) for part in (spec.observation, spec.action))
+    is_scalar = spec.reward.shape == spec.discount.shape == ()
+    if num_envs != 1 or not is_array or not is_scalar:
+        return None
+    return spec.observation.dtype, spec.reward.dtype, spec.discount.dtype, len(spec.observation.shape) + 1
+
+
+def _constant(value: Any, dtype: Any) -> np.ndarray:
+    array = np.array([value], dtype)
+    array.setflags(write=False)
+    return array
+
+
+def _stack_leaf(spec: dm_specs.Array, values: Sequence[Any]) -> np.ndarray:
+    stacked = np.empty((len(values), *spec.shape), spec.dtype)
+    for member, value in enumerate(values):
+        stacked[member] = value
+    return stacked
+
+
+def _stack_scalar(spec: dm_specs.Array, values: Sequence[Any], first: float) -> np.ndarray:
+    """Stacks rewards or discounts; a `FIRST` step of `dm_env` has None, which becomes `first`."""
+    if not spec.shape:
+        return np.array([first if value is None else value for value in values], spec.dtype)
+    return _stack_leaf(spec, [first if value is None else value for value in values])

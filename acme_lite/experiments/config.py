@@ -1,0 +1,104 @@
+"""What an experiment is, and what it gives."""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import dm_env
+
+from acme_lite import checks, core, loggers, specs, types
+from acme_lite.environment_loop import EnvironmentLoopObserver
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """When and how long to evaluate; evaluation has an environment of its own."""
+
+    every_steps: int = 10_000
+    """Environment steps from one evaluation to the next; there is one at the end, too."""
+    num_episodes: int = 20
+    """Episodes of one evaluation."""
+
+    def __post_init__(self):
+        checks.at_least(self, 1, "every_steps", "num_episodes")
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentConfig:
+    """An agent, an environment, and how long they meet.
+
+    Attributes:
+        builder: makes the agent's parts.
+        environment_factory: `(seed) -> dm_env.Environment`, one environment; the library puts several together.
+        num_envs: members that the actor acts in at once.
+        max_num_actor_steps: environment steps of the run; with N members it may end up to N - 1 later.
+        seed: from which all randomness of the run derives.
+        network_factory: `(spec) -> networks`; the builder's own unless given.
+        evaluation: when to evaluate; None never does.
+        directory: where the run's files go; derived from agent, environment, seed and config (below `runs/`) unless
+            given.
+        logger_factory: `(label) -> Logger`; CSV files and TensorBoard events in the run's directory unless given.
+        observers: watch the training environment.
+    """
+
+    builder: core.Builder
+    environment_factory: Callable[[int], dm_env.Environment]
+    num_envs: int = 1
+    max_num_actor_steps: int = 100_000
+    seed: int = 0
+    network_factory: Callable[[specs.EnvironmentSpec], Any] | None = None
+    evaluation: EvaluationConfig | None = dataclasses.field(default_factory=EvaluationConfig)
+    directory: str | pathlib.Path | None = None
+    logger_factory: Callable[[str], loggers.Logger] | None = None
+    observers: Sequence[EnvironmentLoopObserver] = ()
+
+    def __post_init__(self):
+        checks.at_least(self, 1, "num_envs", "max_num_actor_steps")
+        checks.at_least(self, 0, "seed")
+        for name in ("environment_factory", "network_factory", "logger_factory"):
+            value = getattr(self, name)
+            if not (callable(value) or (value is None and name != "environment_factory")):
+                raise ValueError(f"ExperimentConfig.{name} must be a function, got {value!r}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """One evaluation.
+
+    Attributes:
+        actor_steps: environment steps that training had made.
+        returns: undiscounted return of each episode.
+    """
+
+    actor_steps: int
+    returns: tuple[float, ...]
+
+    @property
+    def mean_return(self) -> float:
+        """Mean return over the episodes."""
+        return sum(self.returns) / len(self.returns)
+
+
+@dataclasses.dataclass(frozen=True)
+class ExperimentResult:
+    """What a run gives.
+
+    Attributes:
+        directory: the run's directory.
+        evaluations: in the order in which they were made.
+        counts: the counters at the end: `actor_steps`, `actor_episodes`, `learner_steps`, ...
+        variables: name -> tree, the learner's final variables, on the host.
+        finished: False if the run was interrupted.
+        seconds: name -> seconds of the run spent on it: `environment`, `acting`, `adding`, `sampling`, `learning`,
+            `evaluating`, and `total`.
+    """
+
+    directory: pathlib.Path
+    evaluations: tuple[Evaluation, ...]
+    counts: dict[str, int]
+    variables: dict[str, types.ArrayTree]
+    finished: bool
+    seconds: dict[str, float]

@@ -1,0 +1,194 @@
+"""Run directories: where a run writes follows from what it runs.
+
+A directory holds `config.json` from the start and `result.json` once the run has finished.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import functools
+import hashlib
+import itertools
+import json
+import math
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence, Set
+from typing import Any
+
+import numpy as np
+
+from acme_lite.loggers import atomic
+
+CONFIG_FILE = "config.json"
+RESULT_FILE = "result.json"
+
+_MISSING = object()
+_HASH_DIGITS = 8
+
+
+def make_run_directory(root: str | os.PathLike[str], parts: Sequence[Any], config: Any) -> pathlib.Path:
+    """Makes the directory of a run, named after its parts and a hash of its config, and returns it.
+
+    For the parts ("dqn", "CartPole-v1", "seed0") it is `<root>/dqn-CartPole-v1-seed0-<hash>`. What happens if the run
+    was started before: see `open_run_directory`.
+
+    Args:
+        root: where runs lie.
+        parts: agent, environment, seed; characters that file names should not have become "_".
+        config: everything that the run follows from, see `describe`.
+
+    Raises:
+        ValueError: there are no parts.
+    """
+    if not parts:
+        raise ValueError("parts must hold at least one part of a name, got none.")
+    name = "-".join(re.sub(r"[^A-Za-z0-9._+-]+", "_", str(part)) for part in parts)
+    return open_run_directory(pathlib.Path(root) / f"{name}-{config_hash(config)}", config)
+
+
+def open_run_directory(directory: str | os.PathLike[str], config: Any) -> pathlib.Path:
+    """Makes a directory, named by the user, for a run with this config, and returns it.
+
+    If a run with this config was finished there, the next of `<directory>-2`, `<directory>-3`, ... is taken. The
+    directory of an unfinished one is taken over; it must have stopped.
+
+    Raises:
+        ValueError: the directory holds another config (the message says which fields differ), or other files.
+    """
+    base = pathlib.Path(directory)
+    for number in itertools.count(1):
+        path = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        path.mkdir(parents=True, exist_ok=True)
+        _check_config(path, config)
+        if not is_finished(path):
+            break
+    _start_anew(path)
+    write_json(path / CONFIG_FILE, describe(config))
+    return path
+
+
+def is_finished(directory: str | os.PathLike[str]) -> bool:
+    """Whether a run has finished in this directory."""
+    return (pathlib.Path(directory) / RESULT_FILE).exists()
+
+
+def config_hash(config: Any) -> str:
+    """Returns the first 8 hexadecimal digits of the SHA-256 of a config's description."""
+    canonical = json.dumps(describe(config), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_HASH_DIGITS]
+
+
+def write_json(path: str | os.PathLike[str], tree: Any) -> None:
+    """Writes a tree of JSON's own types, readably; the file is replaced at once."""
+    with atomic.replacing(path) as temporary:
+        temporary.write_text(json.dumps(tree, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def describe(value: Any) -> Any:
+    """Returns a config as a tree of JSON's own types that is the same in every process.
+
+    Dataclasses and named tuples become objects of their fields, with their class beside; functions and classes become
+    their qualified names, and so do objects of any other class, whose contents are not looked into. What a function
+    has closed over is not seen either: two lambdas written in the same function look alike.
+    """
+    if hasattr(value, "__array__") and not isinstance(value, type):
+        value = np.asarray(value).tolist()
+    fields = _fields(value)
+    if fields is not None:
+        return {"__class__": _qualified_name(type(value)), **describe(fields)}
+    if isinstance(value, Mapping):
+        return {str(key): describe(item) for key, item in value.items()}
+    if isinstance(value, Set):
+        return sorted((describe(item) for item in value), key=json.dumps)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [describe(item) for item in value]
+    return _describe_leaf(value)
+
+
+def _fields(value: Any) -> dict[str, Any] | None:
+    """Returns the fields of a record, or None for anything else."""
+    if isinstance(value, type):
+        return None
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return value._asdict()
+    if isinstance(value, functools.partial):
+        return {"function": value.func, "arguments": value.args, "keywords": value.keywords}
+    return None
+
+
+def _describe_leaf(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return f"{_qualified_name(type(value))}.{value.name}"
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if hasattr(value, "__qualname__") or hasattr(value, "__name__"):
+        return _qualified_name(value)
+    # An object that writes itself down for users (a schedule) is described so; the default names its address.
+    return _qualified_name(type(value)) if type(value).__str__ is object.__str__ else str(value)
+
+
+def differences(there: Any, here: Any, path: str = "") -> list[str]:
+    """Returns one line for each field in which two descriptions differ, such as `seed: 0 there, 1 here`."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        names = [*there, *(name for name in here if name not in there)]
+        return [
+            line
+            for name in names
+            for line in differences(
+                there.get(name, _MISSING), here.get(name, _MISSING), f"{path}.{name}" if path else name
+            )
+        ]
+    if there == here:
+        return []
+    shown = ["nothing" if side is _MISSING else json.dumps(side) for side in (there, here)]
+    return [f"{path}: {shown[0]} there, {shown[1]} here"]
+
+
+def _qualified_name(value: Any) -> str:
+    module = getattr(value, "__module__", None) or type(value).__module__  # NumPy's functions have none of their own
+    return f"{module}.{getattr(value, '__qualname__', None) or value.__name__}"
+
+
+def _contents(directory: pathlib.Path) -> list[pathlib.Path]:
+    """Returns what lies in a directory, but for hidden files, which a crash may have left."""
+    return [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
+
+
+def _check_config(directory: pathlib.Path, config: Any) -> None:
+    """Raises ValueError if a directory belongs to another run or to none."""
+    file = directory / CONFIG_FILE
+    if not file.exists():
+        if _contents(directory):
+            raise ValueError(f"directory must be new, empty or a run's, got {directory}, which has no {CONFIG_FILE}.")
+        return
+    differing = differences(json.loads(file.read_text(encoding="utf-8")), describe(config))
+    if differing:
+        raise ValueError(
+            f"directory must be new or hold a run with this config, got {directory}, where these fields differ:\n  "
+            + "\n  ".join(differing)
+        )
+
+
+def _start_anew(directory: pathlib.Path) -> None:
+    """Moves what an unfinished run has written to `interrupted-<k>`, so that nothing is lost and nothing mixed.
+
+    A run that can be resumed will go on from its checkpoint instead: this is the place to decide it.
+    """
+    written = [path for path in _contents(directory) if not path.name.startswith("interrupted-")]
+    if not any(path.name != CONFIG_FILE for path in written):
+        return
+    number = next(k for k in itertools.count(1) if not (directory / f"interrupted-{k}").exists())
+    aside = directory / f"interrupted-{number}"
+    aside.mkdir()
+    for path in written:
+        if path.name != CONFIG_FILE:
+            path.rename(aside / path.name)

@@ -1,0 +1,80 @@
+"""A learning algorithm as pure functions, and the gradient step that all of them share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from acme_lite import types
+
+
+class LearnerOutput(NamedTuple):
+    """What one update gives beside the new state.
+
+    Attributes:
+        metrics: name -> scalar, for the logs; finite unless learning went wrong.
+        priorities: `[B]` new priorities of the batch, finite and not negative; None to leave them.
+    """
+
+    metrics: Mapping[str, jax.Array]
+    priorities: jax.Array | None = None
+
+
+class LearnerCore(NamedTuple):
+    """A learning algorithm as pure functions; what runs it (`SGDLearner`) is written once.
+
+    Attributes:
+        init: `(key) -> state`, a pytree with all that learning carries along: parameters, optimiser, schedules' count.
+            The key is consumed.
+        update: `(state, sample) -> (state, LearnerOutput)`, one learner step. `sample` is a `replay.Sample` whose keys
+            stayed on the host.
+        variables: `(state) -> {name: tree}`, what others may fetch; `"policy"` is what acting needs. It selects from
+            the state and computes nothing.
+    """
+
+    init: Callable[[jax.Array], Any]
+    update: Callable[[Any, Any], tuple[Any, LearnerOutput]]
+    variables: Callable[[Any], Mapping[str, types.ArrayTree]]
+
+
+def make_optimizer(
+    learning_rate: float | optax.Schedule, *, max_gradient_norm: float | None = None, epsilon: float = 1e-8
+) -> optax.GradientTransformation:
+    """Returns Adam behind a limit on the gradient's global norm.
+
+    Args:
+        learning_rate: a number, or a schedule over optimiser steps.
+        max_gradient_norm: gradients longer than this are scaled down to it; None for no limit.
+        epsilon: Adam's epsilon.
+    """
+    adam = optax.adam(learning_rate, eps=epsilon)
+    return adam if max_gradient_norm is None else optax.chain(optax.clip_by_global_norm(max_gradient_norm), adam)
+
+
+def gradient_step(
+    loss_fn: Callable[..., tuple[jax.Array, Any]],
+    optimizer: optax.GradientTransformation,
+    params: types.Params,
+    opt_state: optax.OptState,
+    *batch: Any,
+) -> tuple[types.Params, optax.OptState, Any, dict[str, jax.Array]]:
+    """Takes one step of gradient descent.
+
+    Args:
+        loss_fn: `(params, *batch) -> (loss, aux)`.
+        optimizer: turns gradients into updates.
+        params: what the loss is differentiated by.
+        opt_state: the optimiser's state.
+        *batch: further arguments of the loss.
+
+    Returns:
+        The new parameters, the new optimiser state, the loss's `aux`, and the metrics `loss` and `gradient_norm` (the
+        global norm before any limit).
+    """
+    (loss, aux), gradients = jax.value_and_grad(loss_fn, has_aux=True)(params, *batch)
+    updates, opt_state = optimizer.update(gradients, opt_state, params)
+    metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradients)}
+    return optax.apply_updates(params, updates), opt_state, aux, metrics

@@ -1,0 +1,81 @@
+"""Rows as comma-separated values, in a file that is complete after every row."""
+
+from __future__ import annotations
+
+import csv
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from acme_lite.loggers import atomic, scalars
+
+
+class CSVLogger:
+    """Writes rows to a CSV file whose first line names the columns.
+
+    Each row is handed to the operating system at once, so a process that is killed loses none. A column that appears
+    late is added at the right: the file is rewritten with the wider header and replaced at once, and the rows before
+    it have nothing there. An existing file is continued; half a line at its end, which only a crash of the machine
+    leaves, is cut off.
+
+    Args:
+        path: the file; its folder is made if there is none.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self._path = pathlib.Path(path)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._columns = _read_columns(self._path)
+        self._known = set(self._columns)
+        self._open()
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        if not row:
+            return
+        cells = {name: _cell(name, value) for name, value in row.items()}
+        if not cells.keys() <= self._known:
+            self._widen([name for name in cells if name not in self._known])
+        self._writer.writerow([cells.get(name, "") for name in self._columns])
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _open(self) -> None:
+        self._file = self._path.open("a", newline="", encoding="utf-8")
+        self._writer = csv.writer(self._file, lineterminator="\n")
+
+    def _widen(self, names: list[str]) -> None:
+        """Adds columns; if that fails, the file is as before."""
+        columns = self._columns + names
+        with (
+            atomic.replacing(self._path) as temporary,
+            self._path.open(newline="", encoding="utf-8") as old,
+            temporary.open("w", newline="", encoding="utf-8") as new,
+        ):
+            writer = csv.writer(new, lineterminator="\n")
+            writer.writerow(columns)
+            rows = csv.reader(old)
+            next(rows, None)
+            writer.writerows(row + [""] * (len(columns) - len(row)) for row in rows)
+        self._file.close()
+        self._open()
+        self._columns = columns
+        self._known = set(columns)
+
+
+def _cell(name: str, value: Any) -> scalars.Scalar:
+    scalar = scalars.to_scalar(name, value)
+    return " ".join(scalar.splitlines()) if isinstance(scalar, str) else scalar
+
+
+def _read_columns(path: pathlib.Path) -> list[str]:
+    """Returns the columns of a file (none where it is empty or missing), after cutting off half a line at its end."""
+    if not path.exists():
+        return []
+    with path.open("rb+") as file:
+        content = file.read()
+        file.truncate(content.rfind(b"\n") + 1)
+    with path.open(newline="", encoding="utf-8") as lines:
+        return next(csv.reader(lines), [])

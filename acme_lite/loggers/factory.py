@@ -1,0 +1,56 @@
+"""Loggers put together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from acme_lite.loggers import csv_logger, interface, tensorboard
+
+
+class Dispatcher:
+    """Sends each row to several loggers, in their order.
+
+    Args:
+        loggers: who gets the rows; they are closed with the dispatcher.
+    """
+
+    def __init__(self, loggers: Sequence[interface.Logger]):
+        self._loggers = tuple(loggers)
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        for logger in self._loggers:
+            logger.write(row)
+
+    def close(self) -> None:
+        """Closes every logger, also where another one fails to close."""
+        with contextlib.ExitStack() as stack:
+            for logger in reversed(self._loggers):
+                stack.callback(logger.close)
+
+
+def make_logger_factory(
+    directory: str | os.PathLike[str], *, step_key: str = "actor_steps", tensorboard_events: bool = True
+) -> interface.LoggerFactory:
+    """Returns a factory of loggers that write under a run's directory.
+
+    The logger with a label writes `<directory>/logs/<label>.csv`, and TensorBoard events in
+    `<directory>/tensorboard/<label>`.
+
+    Args:
+        directory: the run's directory.
+        step_key: the column that is TensorBoard's horizontal axis.
+        tensorboard_events: whether to write TensorBoard events at all.
+    """
+    root = pathlib.Path(directory)
+
+    def make_logger(label: str) -> interface.Logger:
+        rows = csv_logger.CSVLogger(root / "logs" / f"{label}.csv")
+        if not tensorboard_events:
+            return rows
+        return Dispatcher([rows, tensorboard.TensorBoardLogger(root / "tensorboard" / label, label, step_key)])
+
+    return make_logger

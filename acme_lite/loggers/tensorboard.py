@@ -1,0 +1,72 @@
+"""Rows as TensorBoard events.
+
+One event holds a whole row and goes straight to the event file: tensorboardX's `SummaryWriter` would send an event per
+scalar through a queue to a thread of its own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import pathlib
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from acme_lite.loggers import scalars
+
+# Newer tensorboardX waits for the disk at each flush.
+_FLUSH_PERIOD_SECONDS = 1.0
+# Event files of one process that are made within a second would have the same name otherwise.
+_serial_numbers = itertools.count()
+
+
+class TensorBoardLogger:
+    """Writes the numbers of each row as scalars named `<label>/<name>`; strings are left out.
+
+    A process that is killed loses the rows of its last second, and with them those that no later row has pushed out.
+
+    Args:
+        directory: where the event file is made, at the first row.
+        label: the part of the run that the rows come from.
+        step_key: the name of the column that counts steps, the horizontal axis. A row without it stands at the step of
+            the row before (0 at first).
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], label: str, step_key: str = "actor_steps"):
+        self._directory = pathlib.Path(directory)
+        self._label = label
+        self._step_key = step_key
+        self._step = 0
+        self._flush_time = 0.0
+        self._events: Any = None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        if self._events is None:
+            self._events = self._open()
+        cells = {name: scalars.to_scalar(name, value) for name, value in row.items()}
+        self._step = int(cells.get(self._step_key, self._step))
+        values = [
+            summary_pb2.Summary.Value(tag=f"{self._label}/{name}", simple_value=float(value))
+            for name, value in cells.items()
+            if not isinstance(value, str)
+        ]
+        summary = summary_pb2.Summary(value=values)
+        now = time.time()
+        self._events.write_event(event_pb2.Event(wall_time=now, step=self._step, summary=summary))
+        if not 0 <= now - self._flush_time < _FLUSH_PERIOD_SECONDS:
+            self._flush_time = now
+            self._events.flush()
+
+    def close(self) -> None:
+        if self._events is not None:
+            self._events.close()
+
+    def _open(self) -> Any:
+        from tensorboardX import event_file_writer
+
+        self._directory.mkdir(parents=True, exist_ok=True)
+        suffix = f".{os.getpid()}.{next(_serial_numbers)}"
+        return event_file_writer.EventsWriter(str(self._directory / "events"), suffix)

@@ -1,0 +1,17 @@
+"""Networks shared by the agents: torsos and heads in Haiku, and their wrapping as pure functions."""
+
+from acme_lite.networks.feed_forward import FeedForwardNetwork, from_haiku
+from acme_lite.networks.heads import action_values
+from acme_lite.networks.torsos import Torso, atari_torso, concatenate, default_torso, is_image, mlp_torso
+
+__all__ = [
+    "FeedForwardNetwork",
+    "Torso",
+    "action_values",
+    "atari_torso",
+    "concatenate",
+    "default_torso",
+    "from_haiku",
+    "is_image",
+    "mlp_torso",
+]

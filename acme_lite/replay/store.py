@@ -1,0 +1,263 @@
+"""The contents of a `LocalReplay`: tables over common rows, the lock that guards them, and waiting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import pathlib
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from acme_lite.replay import tables
+from acme_lite.replay.blocks import Blocks
+from acme_lite.replay.local_table import LocalTable, item_bytes
+from acme_lite.replay.orders import leaves_anywhere, make_order
+from acme_lite.replay.rows import Rows, row_bytes
+
+_logger = logging.getLogger(__name__)
+
+_WARN_SECONDS = 60.0
+_MAX_ROWS = 2**31 - 2**16
+_MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 1024
+
+
+def _num_rows(table: tables.Table, *, worst: bool) -> int:
+    """Returns the rows that a full table takes: with long episodes, or with the worst that an adder makes."""
+    items = table.items
+    if not worst:
+        if isinstance(items, tables.Transitions):
+            return table.max_size + items.n_step
+        return table.max_size * items.period + items.length - items.period
+    per_item = 2 if isinstance(items, tables.Transitions) else items.length + items.period
+    # Where items leave in any order, the rows of some that are gone lie between those of the others.
+    return table.max_size * per_item * (2 if leaves_anywhere(table) else 1)
+
+
+def _memory(name: str, fallback: int) -> int:
+    """Returns a line of /proc/meminfo in bytes, or what there is instead on other systems."""
+    meminfo = pathlib.Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith(f"{name}:"):
+                return 1024 * int(line.split()[1])
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return fallback
+
+
+def _describe(table: tables.Table) -> dict[str, str]:
+    """Returns what must agree between the replay that was saved and the one that is restored."""
+
+    def leaves(tree: Any) -> list[str]:
+        flat = jax.tree_util.tree_flatten_with_path(tree)[0]
+        return [
+            f"{jax.tree_util.keystr(path)} {type(leaf).__name__ == 'FrameStack'} {leaf.shape} {leaf.dtype}"
+            for path, leaf in flat
+        ]
+
+    described = {
+        name: repr(getattr(table, name)) for name in ("max_size", "items", "sampler", "limiter", "max_times_sampled")
+    }
+    described["signature"] = repr((leaves(table.signature.observation), leaves(dict(table.signature.fields))))
+    return described
+
+
+def _check_tables(declarations: Sequence[tables.Table]) -> None:
+    if not declarations:
+        raise ValueError("tables must hold at least one table, got none.")
+    names = [table.name for table in declarations]
+    if len(set(names)) < len(names):
+        raise ValueError(f"tables must have names of their own, got {names}.")
+    first = _describe(declarations[0])["signature"]
+    for table in declarations[1:]:
+        if _describe(table)["signature"] != first:
+            raise ValueError(
+                f"tables of one replay must have equal signatures, got different ones for {names[0]!r} and "
+                f"{table.name!r}; make a replay for each."
+            )
+
+
+class Store:
+    """Tables over common rows.
+
+    Public methods of the replay, its writers and its datasets take the lock; what is called here holds it already.
+
+    Attributes:
+        lock: guards everything.
+        tables: name -> table.
+        rows: the rows.
+        blocks: which blocks of rows are in use.
+        block_rows: rows of a block.
+        num_bytes: bytes taken when full of long episodes.
+        num_waiting: threads in `wait`.
+    """
+
+    def __init__(self, declarations: Sequence[tables.Table]):
+        _check_tables(declarations)
+        signature = declarations[0].signature
+        bytes_per_row = row_bytes(signature)
+        num_rows = sum(_num_rows(table, worst=False) for table in declarations)
+        self.num_bytes = num_rows * bytes_per_row + sum(table.max_size * item_bytes(table) for table in declarations)
+        available = _memory("MemAvailable", self.num_bytes)
+        names = ", ".join(table.name for table in declarations)
+        _logger.info("Replay (%s) takes %.1f MB when it is full.", names, self.num_bytes / 1e6)
+        if self.num_bytes > available:
+            raise MemoryError(
+                f"The replay's tables ({names}) need {self.num_bytes:,} bytes when they are full, and this machine has "
+                f"{available:,} bytes left: lower max_size."
+            )
+        # The worst case is rare, and its memory untouched until then; more than the machine has cannot be asked for.
+        machine_rows = _memory("MemTotal", self.num_bytes) // max(bytes_per_row, 1)
+        worst = sum(_num_rows(table, worst=True) for table in declarations)
+        num_rows = min(max(num_rows, min(worst, machine_rows)), _MAX_ROWS)
+        self.block_rows = min(max(num_rows // 64, _MIN_BLOCK_ROWS), _MAX_BLOCK_ROWS)
+        num_item_blocks = -(-num_rows // self.block_rows)
+        self.lock = threading.Lock()
+        orders = [make_order(table) for table in declarations]
+        self.blocks = Blocks(orders, num_item_blocks)
+        self.rows = Rows(signature, (num_item_blocks + 64) * self.block_rows)
+        self.tables = {
+            table.name: LocalTable(table, index, order, self.rows, self.blocks)
+            for index, (table, order) in enumerate(zip(declarations, orders, strict=True))
+        }
+        self._changed = threading.Condition(self.lock)
+        self.num_waiting = 0
+        self._writers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._closed = False
+
+    def table(self, name: str) -> LocalTable:
+        """Returns a table.
+
+        Raises:
+            KeyError: there is none of this name.
+            RuntimeError: the replay was closed.
+        """
+        try:
+            return self.tables[name]
+        except KeyError:
+            self._check_open()
+            raise KeyError(f"There is no table {name!r}; there are {sorted(self.tables)}.") from None
+
+    def add_writer(self, writer: Any) -> None:
+        """Notes a writer that `close` must end."""
+        self._check_open()
+        self._writers.add(writer)
+
+    def take_block(self) -> int:
+        """Returns a block for one holder; removes the oldest items where there is no other way."""
+        self._check_open()
+        block = self.blocks.take()
+        if (block + 1) * self.block_rows > self.rows.num_rows:
+            self.rows.grow((block + block // 4 + 64) * self.block_rows)
+        return block
+
+    def admit(self) -> None:
+        """Inserts what waits and may be inserted, after samples have made room."""
+        for table in self.tables.values():
+            table.admit()
+
+    def notify(self) -> None:
+        """Wakes those who wait, after a change that may concern them."""
+        if self.num_waiting:
+            self._changed.notify_all()
+
+    def wait(self, ready: Callable[[], bool], timeout_seconds: float | None, describe: Callable[[], str]) -> None:
+        """Waits, and releases the lock meanwhile.
+
+        Args:
+            ready: whether to go on; may raise.
+            timeout_seconds: how long to wait; for ever if None, with a warning logged every minute.
+            describe: returns what is waited for.
+
+        Raises:
+            TimeoutError: it took too long.
+            RuntimeError: the replay was closed.
+        """
+        if ready():
+            return
+        started = time.monotonic()
+        warned = started
+        self.num_waiting += 1
+        try:
+            while not ready():
+                waited = time.monotonic() - started
+                if timeout_seconds is not None and waited >= timeout_seconds:
+                    raise TimeoutError(f"Waited {waited:.1f} s for {describe()}.")
+                if time.monotonic() - warned >= _WARN_SECONDS:
+                    warned = time.monotonic()
+                    _logger.warning("Has waited %.0f s for %s.", waited, describe())
+                left = _WARN_SECONDS if timeout_seconds is None else timeout_seconds - waited
+                self._changed.wait(min(left, _WARN_SECONDS))
+                self._check_open()
+        finally:
+            self.num_waiting -= 1
+
+    def save(self) -> dict[str, Any]:
+        """Returns everything that items refer to."""
+        blocks = self.blocks.in_use()
+        return {
+            "tables": {name: table.save() for name, table in self.tables.items()},
+            "declarations": {name: _describe(table.declaration) for name, table in self.tables.items()},
+            "blocks": blocks,
+            "newest_keys": self.blocks.newest_keys(blocks),
+            "columns": [self._in_blocks(array)[blocks] for array in self.rows.arrays()],
+            "frames": [self._in_blocks(array)[blocks] for array in self.rows.frames.values()],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Puts back what `save` returned, in blocks that no writer holds.
+
+        Raises:
+            ValueError: it was saved from other tables.
+        """
+        self._check_declarations(state["declarations"])
+        for table in self.tables.values():
+            table.clear()
+        self.blocks.forget_items()
+        saved = np.asarray(state["blocks"])
+        physical = np.zeros(int(saved.max(initial=0)) + 1, np.int64)
+        physical[saved] = [self.take_block() for _ in saved]
+        blocks = physical[saved]
+        for array, contents in zip(self.rows.arrays(), state["columns"], strict=True):
+            self._in_blocks(array)[blocks] = contents
+        for array, contents in zip(self.rows.frames.values(), state["frames"], strict=True):
+            # Rows that were never written may name any block.
+            moved = physical.take(np.asarray(contents) // self.block_rows, mode="clip") * self.block_rows
+            self._in_blocks(array)[blocks] = moved + contents % self.block_rows
+        for name, table in self.tables.items():
+            table.restore(state["tables"][name], physical, self.block_rows)
+        self.blocks.restore(blocks, np.asarray(state["newest_keys"]))
+        self.notify()
+
+    def close(self) -> None:
+        """Frees the contents and wakes those who wait."""
+        for writer in self._writers:
+            writer.end()
+        self._closed = True
+        self.tables = {}
+        self.rows.free()
+        self._changed.notify_all()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("The replay was closed.")
+
+    def _in_blocks(self, array: np.ndarray) -> np.ndarray:
+        return array.reshape(-1, self.block_rows, *array.shape[1:])
+
+    def _check_declarations(self, saved: dict[str, dict[str, str]]) -> None:
+        if sorted(saved) != sorted(self.tables):
+            raise ValueError(f"state was saved from tables {sorted(saved)}, and this replay has {sorted(self.tables)}.")
+        for name, table in self.tables.items():
+            for field, value in _describe(table.declaration).items():
+                if saved[name][field] != value:
+                    raise ValueError(
+                        f"state was saved from a table {name!r} with {field} {saved[name][field]}, and here it is "
+                        f"{value}."
+                    )

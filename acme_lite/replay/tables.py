@@ -1,0 +1,144 @@
+"""Declarations of replay tables. They name no backend; `LocalReplay` and `ReverbReplay` both build from them."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+from acme_lite import types
+from acme_lite.replay import rate_limiters
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """Every item is equally likely."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Prioritized:
+    """Items are drawn with probability p_i^exponent / sum_j p_j^exponent (Schaul et al., 2016, equation 1)."""
+
+    exponent: float = 0.6
+
+    def __post_init__(self):
+        if not (math.isfinite(self.exponent) and self.exponent >= 0):
+            raise ValueError(f"Prioritized.exponent must be a finite number >= 0, got {self.exponent}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Fifo:
+    """The oldest item is drawn."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Lifo:
+    """The newest item is drawn."""
+
+
+Sampler = Uniform | Prioritized | Fifo | Lifo
+
+
+@dataclasses.dataclass(frozen=True)
+class Transitions:
+    """Items are pairs of rows of one stream, sampled as `types.Transition` `[B, ...]`.
+
+    Attributes:
+        n_step: most rows between the two, at least 1.
+    """
+
+    n_step: int = 1
+
+    def __post_init__(self):
+        if self.n_step < 1:
+            raise ValueError(f"Transitions.n_step must be at least 1, got {self.n_step}.")
+
+    @property
+    def window(self) -> int:
+        """Rows of a stream that must be kept so that any item can be created."""
+        return self.n_step + 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Sequences:
+    """Items are windows of rows of one stream, sampled as `types.Sequence` `[B, T, ...]` with T = `length`.
+
+    Attributes:
+        length: rows of a window, at least 1; shorter ones are padded with zeros.
+        period: rows from the start of one window to the start of the next, used to compute how many rows the table
+            takes; in [1, length].
+    """
+
+    length: int
+    period: int
+
+    def __post_init__(self):
+        if self.length < 1:
+            raise ValueError(f"Sequences.length must be at least 1, got {self.length}.")
+        if not 1 <= self.period <= self.length:
+            raise ValueError(f"Sequences.period must be in [1, length={self.length}], got {self.period}.")
+
+    @property
+    def window(self) -> int:
+        """Rows of a stream that must be kept so that any item can be created."""
+        return self.length + self.period
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What one row holds.
+
+    Attributes:
+        observation: spec tree, known when the row is opened.
+        fields: mapping of names to spec trees, known one step later: `action`, and `extras` where the policy gives
+            any; for sequences also `reward`, `discount` and `mask`.
+    """
+
+    observation: types.SpecTree
+    fields: dict[str, types.SpecTree]
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """One table of a replay; the oldest item is removed when it is full.
+
+    Attributes:
+        name: the table's name, unique in its replay.
+        max_size: most items, at least 1.
+        signature: what one row holds; tables with equal signatures share their rows.
+        items: what an item is.
+        sampler: how items are drawn.
+        limiter: when items are let in and drawn.
+        max_times_sampled: an item is removed after having been drawn so often; 0 means never.
+    """
+
+    name: str
+    max_size: int
+    signature: Signature
+    items: Transitions | Sequences
+    sampler: Sampler = dataclasses.field(default_factory=Uniform)
+    limiter: rate_limiters.Limiter = dataclasses.field(default_factory=lambda: rate_limiters.MinSize(1))
+    max_times_sampled: int = 0
+
+    def __post_init__(self):
+        if self.max_size < 1:
+            raise ValueError(f"Table.max_size must be at least 1, got {self.max_size} (table {self.name!r}).")
+        if self.max_times_sampled < 0:
+            raise ValueError(
+                f"Table.max_times_sampled must be at least 0, got {self.max_times_sampled} (table {self.name!r})."
+            )
+        ratio = self.limiter.samples_per_insert if isinstance(self.limiter, rate_limiters.SampleToInsertRatio) else 0.0
+        if 0 < self.max_times_sampled < ratio:
+            raise ValueError(
+                f"Table {self.name!r} would come to a halt: samples_per_insert is {ratio} and max_times_sampled "
+                f"{self.max_times_sampled}."
+            )
+        if isinstance(self.limiter, rate_limiters.Queue) and self.limiter.size > self.max_size:
+            raise ValueError(
+                f"Table {self.name!r} would lose items before they are sampled: Queue.size is {self.limiter.size} and "
+                f"max_size is {self.max_size}."
+            )
+        if self.limiter.min_size_to_sample > self.max_size:
+            raise ValueError(
+                f"Table {self.name!r} could never be sampled: its limiter waits for {self.limiter.min_size_to_sample} "
+                f"items and max_size is {self.max_size}."
+            )

@@ -1,0 +1,71 @@
+"""What an environment's observations, actions, rewards and discounts look like.
+
+Specs are those of `dm_env`, always of one member of a vector environment (no `[N]` axis).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from dm_env import specs as dm_specs
+
+from acme_lite import types
+
+Array = dm_specs.Array
+BoundedArray = dm_specs.BoundedArray
+DiscreteArray = dm_specs.DiscreteArray
+
+
+class FrameStack(dm_specs.BoundedArray):
+    """Spec of the last frames seen, `[stack, ...]`, newest last.
+
+    At an episode's start the first frame fills the whole stack; each later step drops the oldest frame and adds one.
+    An observation declared so is stored frame by frame and stacked again when it is sampled.
+    """
+
+    def __reduce__(self):
+        return FrameStack, (self.shape, self.dtype, self.minimum, self.maximum, self.name)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FrameStack) and super().__eq__(other)
+
+    __hash__ = None  # type: ignore[assignment]  # as dm_env's own specs
+
+
+class EnvironmentSpec(NamedTuple):
+    """The specs of one member of an environment.
+
+    Attributes:
+        observation: spec tree.
+        action: spec tree.
+        reward: spec of the reward, usually a float scalar.
+        discount: spec of the discount, in [0, 1].
+    """
+
+    observation: types.SpecTree
+    action: types.SpecTree
+    reward: dm_specs.Array
+    discount: dm_specs.BoundedArray
+
+
+def make_environment_spec(environment) -> EnvironmentSpec:
+    """Returns the specs of an environment (a `dm_env.Environment` or a `VectorEnvironment`)."""
+    return EnvironmentSpec(
+        observation=environment.observation_spec(),
+        action=environment.action_spec(),
+        reward=environment.reward_spec(),
+        discount=environment.discount_spec(),
+    )
+
+
+def zeros(spec: types.SpecTree, batch_shape: tuple[int, ...] = ()) -> types.ArrayTree:
+    """Returns a tree of zeros `[*batch_shape, ...]` with the shapes and dtypes of a spec tree."""
+    return tree_map_specs(lambda leaf: np.zeros((*batch_shape, *leaf.shape), leaf.dtype), spec)
+
+
+def tree_map_specs(function, spec: types.SpecTree) -> types.ArrayTree:
+    """Maps a function over the leaves of a spec tree (specs are leaves: JAX treats any unknown object as one)."""
+    import jax
+
+    return jax.tree.map(function, spec)

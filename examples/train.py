@@ -1,0 +1,78 @@
+"""Trains an agent in an environment, and says where its learning curve is.
+
+uv run examples/train.py dqn --env gym:CartPole-v1
+uv run examples/train.py dqn --help
+"""
+
+import dataclasses
+from typing import Any
+
+import tyro
+
+from acme_lite import agents, environments, experiments, learning
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What to run."""
+
+    env: str
+    """Environment as suite:task, such as gym:CartPole-v1, bsuite:catch/0, atari:Pong, dm_control:cartpole:swingup."""
+    steps: int = 100_000
+    """Environment steps in all."""
+    num_envs: int = 1
+    """Environments that are stepped together."""
+    seed: int = 0
+    """Seed of everything random."""
+    evaluate_every: int = 10_000
+    """Environment steps from one evaluation to the next."""
+    evaluation_episodes: int = 20
+    """Episodes of one evaluation."""
+    directory: str | None = None
+    """Where the run's files go; below runs/ unless given."""
+
+
+def train(agent: str, config: Any, run: Run) -> experiments.ExperimentResult:
+    return experiments.run_experiment(
+        experiments.ExperimentConfig(
+            builder=agents.builder_class(agent)(config),
+            environment_factory=lambda seed: environments.make(run.env, seed=seed),
+            num_envs=run.num_envs,
+            max_num_actor_steps=run.steps,
+            seed=run.seed,
+            evaluation=experiments.EvaluationConfig(run.evaluate_every, run.evaluation_episodes),
+            directory=run.directory,
+        )
+    )
+
+
+def command(agent: str) -> Any:
+    config_class = agents.config_class(agent)
+
+    def main(run: tyro.conf.OmitArgPrefixes[Run], config: tyro.conf.OmitArgPrefixes[config_class]) -> None:  # type: ignore[valid-type]  # known at run time
+        train(agent, config, run)
+
+    main.__doc__ = config_class.__doc__
+    return main
+
+
+registry = tyro.constructors.ConstructorRegistry()
+
+
+@registry.primitive_rule
+def schedule_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
+    """Reads a schedule as INITIAL:FINAL:STEPS."""
+    if info.type is not learning.LinearSchedule:
+        return None
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INITIAL:FINAL:STEPS",
+        instance_from_str=lambda words: learning.LinearSchedule.parse(words[0]),
+        is_instance=lambda value: isinstance(value, learning.LinearSchedule),
+        str_from_instance=lambda schedule: [str(schedule)],
+    )
+
+
+if __name__ == "__main__":
+    commands = {agent: command(agent) for agent in agents.NAMES}
+    tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, registry=registry)

@@ -1,0 +1,157 @@
+"""The actor shell: keys, recurrent state, extras, variables, compilation."""
+
+import dm_env
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from acme_lite import acting, specs
+
+
+class Variables:
+    """Serves one tree, and counts how often it is asked."""
+
+    def __init__(self, policy):
+        self.policy = policy
+        self.asked = 0
+
+    def get_variables(self, names):
+        assert tuple(names) == ("policy",)
+        self.asked += 1
+        return [self.policy]
+
+
+class Recorder:
+    """An adder that keeps what it is given."""
+
+    def __init__(self):
+        self.first = []
+        self.added = []
+
+    def add_first(self, timestep):
+        self.first.append(timestep)
+
+    def add(self, action, next_timestep, extras=()):
+        self.added.append((action, next_timestep, extras))
+
+    def reset(self):
+        pass
+
+
+def make_timestep(step_types, observation):
+    num_envs = len(step_types)
+    return dm_env.TimeStep(
+        np.asarray(step_types), np.zeros(num_envs, np.float32), np.ones(num_envs, np.float32), observation
+    )
+
+
+FIRST, MID, LAST = (int(step_type) for step_type in (dm_env.StepType.FIRST, dm_env.StepType.MID, dm_env.StepType.LAST))
+
+
+def counting_policy():
+    """Counts each episode's steps in its state; the action is the count before, the extras what was seen."""
+
+    def select_action(params, observation, state, key):
+        return state, {"seen": observation * params, "noise": jax.random.uniform(key, state.shape)}, state + 1
+
+    return acting.ActorCore(init=lambda: jnp.int32(10), select_action=select_action)
+
+
+def test_recurrent_state_is_reset_per_member_where_an_episode_begins():
+    actor = acting.PolicyActor(counting_policy(), Variables(jnp.float32(1)), key=jax.random.key(0), num_envs=3)
+    observation = np.zeros(3, np.float32)
+    actor.observe_first(make_timestep([FIRST] * 3, observation))
+    actions = []
+    for step_types in ([MID, MID, LAST], [MID, LAST, FIRST], [LAST, FIRST, MID], [FIRST, MID, MID]):
+        action = actor.select_action(observation)
+        actions.append(action.tolist())
+        actor.observe(action, make_timestep(step_types, observation))
+    actions.append(actor.select_action(observation).tolist())
+    assert actions == [[10, 10, 10], [11, 11, 11], [12, 12, 10], [13, 10, 11], [10, 11, 12]]
+
+
+def test_the_adder_gets_actions_steps_and_extras_of_the_same_step():
+    adder = Recorder()
+    actor = acting.PolicyActor(counting_policy(), Variables(jnp.float32(2)), adder, key=jax.random.key(0), num_envs=2)
+    observation = np.array([1, 3], np.float32)
+    first = make_timestep([FIRST, FIRST], observation)
+    actor.observe_first(first)
+    action = actor.select_action(observation)
+    step = make_timestep([MID, MID], observation)
+    actor.observe(action, step)
+    assert adder.first == [first]
+    ((added_action, added_step, extras),) = adder.added
+    assert added_action is action and added_step is step
+    np.testing.assert_array_equal(extras["seen"], [2, 6])
+    assert isinstance(extras["seen"], np.ndarray)
+
+
+def test_keys_differ_from_step_to_step_and_repeat_with_the_seed():
+    def noise(seed, steps):
+        adder = Recorder()
+        actor = acting.PolicyActor(counting_policy(), Variables(jnp.float32(1)), adder, key=jax.random.key(seed))
+        observation = np.zeros(1, np.float32)
+        actor.observe_first(make_timestep([FIRST], observation))
+        for _ in range(steps):
+            actor.observe(actor.select_action(observation), make_timestep([MID], observation))
+        return [float(extras["noise"][0]) for _, _, extras in adder.added]
+
+    first = noise(0, 5)
+    assert len(set(first)) == 5
+    assert first == noise(0, 5)
+    assert not set(first) & set(noise(1, 5))
+
+
+def test_new_variables_are_used_after_update_alone():
+    variables = Variables(jnp.float32(1))
+    policy = acting.feed_forward(lambda params, observation, key: observation * params)
+    actor = acting.PolicyActor(policy, variables, key=jax.random.key(0), num_envs=2)
+    observation = np.array([1, 2], np.float32)
+    assert actor.select_action(observation).tolist() == [1, 2]
+    variables.policy = jnp.float32(3)
+    assert actor.select_action(observation).tolist() == [1, 2]
+    actor.update()
+    assert actor.select_action(observation).tolist() == [3, 6]
+
+
+@pytest.mark.parametrize(
+    "policy", [counting_policy(), acting.feed_forward(lambda params, observation, key: observation)]
+)
+def test_the_policy_is_traced_once_over_ten_steps(policy):
+    traces = []
+
+    def select_action(*args):
+        traces.append(args)
+        return policy.select_action(*args)
+
+    actor = acting.PolicyActor(
+        acting.ActorCore(policy.init, select_action), Variables(jnp.float32(1)), key=jax.random.key(0), num_envs=2
+    )
+    observation = np.zeros(2, np.float32)
+    actor.observe_first(make_timestep([FIRST, FIRST], observation))
+    for _ in range(10):
+        actor.observe(actor.select_action(observation), make_timestep([MID, LAST], observation))
+        actor.update()
+    assert len(traces) == 1
+
+
+def test_observations_and_actions_may_be_trees():
+    policy = acting.feed_forward(
+        lambda params, observation, key: {"move": observation["a"][:, 0], "look": observation["b"] + params}
+    )
+    actor = acting.PolicyActor(policy, Variables(jnp.float32(1)), key=jax.random.key(0), num_envs=2)
+    action = actor.select_action({"a": np.ones((2, 3), np.float32), "b": np.zeros(2, np.float32)})
+    np.testing.assert_array_equal(action["move"], [1, 1])
+    np.testing.assert_array_equal(action["look"], [1, 1])
+
+
+def test_extras_spec_has_the_shapes_of_one_row():
+    spec = acting.extras_spec(counting_policy(), jnp.float32(1), specs.Array((), np.float32))
+    assert spec["seen"].shape == () and spec["seen"].dtype == np.float32
+    assert spec["noise"].shape == ()
+
+
+def test_a_number_of_members_below_one_is_refused():
+    with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
+        acting.PolicyActor(counting_policy(), Variables(jnp.float32(1)), key=jax.random.key(0), num_envs=0)

@@ -1,0 +1,71 @@
+"""The table of agents, and the checks of `contract` on each of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import dm_env
+import pytest
+
+from acme_lite import core, environments, learning
+from acme_lite.agents import dqn
+from tests.agents import contract, memory_environment, probe_recurrent
+
+
+def cart_pole(seed: int) -> dm_env.Environment:
+    return environments.make("gym:CartPole-v1", seed=seed)
+
+
+# Small: what matters is that learning begins within the few hundred steps of a check.
+_DQN = dqn.DQNConfig(hidden_sizes=(16,), batch_size=16, samples_per_insert=8.0, min_replay_size=32, max_replay_size=500)
+_PROBE = probe_recurrent.RecurrentProbeConfig(min_replay_size=32, samples_per_insert=8.0)
+
+
+def _dqn(**settings) -> core.Builder:
+    return dqn.DQNBuilder(dataclasses.replace(_DQN, **settings))
+
+
+# name -> builder and environment: a new agent is one more row.
+AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
+    "dqn": (_dqn(), cart_pole),
+    "dqn_prioritised_n_step": (_dqn(priority_exponent=0.6, n_step=3), memory_environment.MemoryEnvironment),
+    "dqn_duelling_schedule": (
+        _dqn(duelling=True, epsilon=learning.LinearSchedule(1.0, 0.1, 50)),
+        memory_environment.MemoryEnvironment,
+    ),
+    "dqn_two_steps_per_call": (_dqn(num_steps_per_call=2), cart_pole),
+    "dqn_overlap": (
+        _dqn(overlap=True, priority_exponent=0.6, num_steps_per_call=2),
+        memory_environment.MemoryEnvironment,
+    ),
+    "recurrent_probe": (
+        probe_recurrent.RecurrentProbeBuilder(_PROBE),
+        memory_environment.MemoryEnvironment,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=AGENTS.values(), ids=AGENTS.keys())
+def agent(request):
+    return contract.make_agent(*request.param)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [contract.check_samples, contract.check_policy, contract.check_learner, contract.check_restored_learner],
+)
+def test_parts(check, agent):
+    check(agent)
+
+
+@pytest.mark.parametrize("check", [contract.check_runs, contract.check_nan_rewards])
+@pytest.mark.parametrize(("builder", "environment_factory"), AGENTS.values(), ids=AGENTS.keys())
+def test_runs(check, builder, environment_factory, tmp_path):
+    check(builder, environment_factory, tmp_path)
+
+
+# What several members change is the library's part: one agent without a state and one with a state show it.
+@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "recurrent_probe"])
+def test_runs_with_several_environments(name, tmp_path):
+    contract.check_run_with_several_environments(*AGENTS[name], tmp_path)

@@ -1,0 +1,114 @@
+"""What happens before fragile imports, on faked trees and in fresh processes."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from acme_lite import _runtime
+
+LIBRARY = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    """A static Python: a maps file without libpython, a folder without it, and one with it."""
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / LIBRARY).touch()
+    (tmp_path / "maps").write_text("7f00-7f01 r-xp /usr/lib/libc.so.6\n")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/already/here")
+    return tmp_path
+
+
+def load(tree, folders, maps="maps"):
+    loaded = []
+    found = _runtime.load_python_library(
+        [tree / folder for folder in folders], tree / maps, lambda path, mode: loaded.append((path, mode))
+    )
+    return found, loaded
+
+
+def test_libpython_is_loaded_globally_and_its_folder_goes_first(tree):
+    found, loaded = load(tree, ["empty", "lib"])
+    assert found == tree / "lib" / LIBRARY
+    assert loaded == [(str(found), ctypes.RTLD_GLOBAL)]
+    assert os.environ["LD_LIBRARY_PATH"] == f"{tree / 'lib'}{os.pathsep}/already/here"
+
+
+def test_nothing_happens_where_libpython_is_mapped_already(tree):
+    (tree / "maps").write_text(f"7f00-7f01 r-xp /usr/lib/{LIBRARY}\n")
+    assert load(tree, ["lib"]) == (None, [])
+    assert os.environ["LD_LIBRARY_PATH"] == "/already/here"
+
+
+def test_nothing_happens_where_there_is_none_or_no_proc(tree):
+    assert load(tree, ["empty"]) == (None, [])
+    assert load(tree, ["lib"], maps="missing") == (None, [])
+    assert os.environ["LD_LIBRARY_PATH"] == "/already/here"
+
+
+def test_the_folders_of_this_python_are_looked_at():
+    folders = [str(folder) for folder in _runtime.python_library_folders()]
+    assert os.path.join(sys.base_prefix, "lib") in folders
+
+
+def run_python(code):
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+HEAVY = (
+    "[name for name in ('tensorflow', 'reverb', 'launchpad', 'rlax', 'matplotlib', 'bsuite') if name in sys.modules]"
+)
+
+
+def test_importing_the_package_leaves_heavy_modules_out():
+    assert run_python(f"import json, sys, acme_lite; print(json.dumps({HEAVY}))") == []
+
+
+def test_a_learning_process_imports_rlax_without_tensorflow():
+    imports = "import json, sys; from acme_lite.agents import dqn; from acme_lite import experiments"
+    code = f"{imports}; print(json.dumps({HEAVY}))"
+    assert run_python(code) == ["rlax"]
+
+
+def test_rlax_is_imported_after_tensorflow_too_and_tensorflow_stays():
+    pytest.importorskip("tensorflow")
+    code = """
+import json, sys
+import tensorflow
+from acme_lite import _runtime
+rlax = _runtime.import_rlax()
+import jax.numpy as jnp
+value = float(rlax.huber_loss(jnp.array(3.0), 1.0))
+print(json.dumps([value, sys.modules["tensorflow"] is tensorflow, float(tensorflow.constant(2.0) + 1)]))
+"""
+    assert run_python(code) == [2.5, True, 3.0]
+
+
+def test_a_missing_extra_is_named_in_one_sentence():
+    with pytest.raises(
+        ImportError, match=r"^Flying needs the package 'no_such_module': pip install 'acme-lite\[envs\]'$"
+    ):
+        _runtime.import_extra("no_such_module", "envs", "Flying")
+
+
+def test_an_error_inside_an_extra_is_not_hidden(tmp_path, monkeypatch):
+    (tmp_path / "broken_extra.py").write_text("import also_not_there\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="also_not_there"):
+        _runtime.import_extra("broken_extra", "envs", "Flying")
+
+
+def test_submodules_are_reached_as_attributes():
+    import acme_lite
+
+    assert acme_lite.replay.Table.__name__ == "Table"
+    assert "agents" in dir(acme_lite)
+    with pytest.raises(AttributeError, match="no attribute 'agent'"):
+        _ = acme_lite.agent
