@@ -24,7 +24,7 @@ def make_functions(num_updates: int, target_period: int):
     """Returns the jitted init, policy and update (of `num_updates` SGD steps in one call)."""
 
     def values(observation):
-        return hk.nets.MLP([64, 64, 2])(observation)
+        return hk.nets.MLP([64, 64, 2], activation=jnp.tanh)(observation)
 
     network: hk.Transformed = hk.without_apply_rng(hk.transform(values))
     optimizer = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(5e-4))

@@ -72,6 +72,7 @@ def run_library(num_steps: int, *, num_updates: int, steps_per_update: int, meas
     from acme_lite.agents import dqn
 
     config = dqn.DQNConfig(
+        n_step=1,
         learning_rate=5e-4,
         double_q=False,
         epsilon=ideal_dqn.EPSILON,

@@ -82,7 +82,7 @@ class _Seeds(NamedTuple):
 
 
 def _make_seeds(seed: int) -> _Seeds:
-    environment, evaluation, dataset = np.random.SeedSequence(seed).generate_state(3).tolist()
+    environment, evaluation, dataset = (np.random.SeedSequence(seed).generate_state(3) // 2).tolist()
     return _Seeds(environment, evaluation, dataset, *jax.random.split(jax.random.key(seed), 3))
 
 

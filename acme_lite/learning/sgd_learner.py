@@ -191,9 +191,13 @@ class SGDLearner:
             return
         info, priorities, metrics = self._pending
         self._pending = None
-        if priorities is not None:
-            self._dataset.update_priorities(info, jax.tree.map(np.asarray, priorities))
         self._window.append(metrics)
+        if priorities is not None:
+            try:
+                self._dataset.update_priorities(info, jax.tree.map(np.asarray, priorities))
+            except ValueError:
+                self._write_metrics()  # names the metric that is behind a priority that is not finite
+                raise
         if len(self._window) * self._num_steps_per_call >= self._log_every_steps:
             self._write_metrics()
 

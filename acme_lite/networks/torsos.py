@@ -56,6 +56,10 @@ def atari_torso(observation_spec: specs.Array, hidden_size: int = 512) -> Torso:
     return torso
 
 
-def default_torso(observation_spec: types.SpecTree, hidden_sizes: Sequence[int]) -> Torso:
+def default_torso(
+    observation_spec: types.SpecTree,
+    hidden_sizes: Sequence[int],
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+) -> Torso:
     """Returns the convolutional torso for images and a multi-layer perceptron for everything else."""
-    return atari_torso(observation_spec) if is_image(observation_spec) else mlp_torso(hidden_sizes)
+    return atari_torso(observation_spec) if is_image(observation_spec) else mlp_torso(hidden_sizes, activation)

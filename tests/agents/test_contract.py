@@ -17,8 +17,20 @@ def cart_pole(seed: int) -> dm_env.Environment:
     return environments.make("gym:CartPole-v1", seed=seed)
 
 
-# Small: what matters is that learning begins within the few hundred steps of a check.
-_DQN = dqn.DQNConfig(hidden_sizes=(16,), batch_size=16, samples_per_insert=8.0, min_replay_size=32, max_replay_size=500)
+# Small: what matters is that learning begins within the few hundred steps of a check. All that a row varies is set
+# here, whatever the defaults are.
+_DQN = dqn.DQNConfig(
+    n_step=1,
+    hidden_sizes=(16,),
+    learning_rate=5e-4,
+    batch_size=16,
+    samples_per_insert=8.0,
+    min_replay_size=32,
+    max_replay_size=500,
+    epsilon=0.1,
+    num_steps_per_call=1,
+    overlap=False,
+)
 _PROBE = probe_recurrent.RecurrentProbeConfig(min_replay_size=32, samples_per_insert=8.0)
 
 

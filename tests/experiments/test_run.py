@@ -16,7 +16,17 @@ from acme_lite.agents import dqn
 from tests.agents import memory_environment, probe_recurrent
 
 BUILDER = dqn.DQNBuilder(
-    dqn.DQNConfig(hidden_sizes=(8,), batch_size=8, samples_per_insert=4.0, min_replay_size=20, max_replay_size=200)
+    dqn.DQNConfig(
+        n_step=1,
+        hidden_sizes=(8,),
+        batch_size=8,
+        samples_per_insert=4.0,
+        min_replay_size=20,
+        max_replay_size=200,
+        epsilon=0.1,
+        num_steps_per_call=1,
+        overlap=False,
+    )
 )
 RECURRENT_BUILDER = probe_recurrent.RecurrentProbeBuilder(
     probe_recurrent.RecurrentProbeConfig(min_replay_size=32, samples_per_insert=4.0)

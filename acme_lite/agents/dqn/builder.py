@@ -16,11 +16,11 @@ from acme_lite.agents.dqn import networks as dqn_networks
 
 @dataclasses.dataclass(frozen=True)
 class DQNConfig:
-    """Settings of DQN."""
+    """Settings of DQN. The defaults solve CartPole-v1 (see docs/results.md); for Atari take those of the papers."""
 
     discount: float = 0.99
     """Discount factor per step, in [0, 1]."""
-    n_step: int = 1
+    n_step: int = 3
     """Steps that a transition spans."""
     double_q: bool = True
     """Whether the trained network chooses the action that the target network values (van Hasselt et al., 2016)."""
@@ -30,25 +30,25 @@ class DQNConfig:
     """Layers of the perceptron that takes vector observations."""
     duelling: bool = False
     """Whether values and advantages have heads of their own (Wang et al., 2016)."""
-    learning_rate: float | learning.LinearSchedule = 5e-4
+    learning_rate: float | learning.LinearSchedule = learning.LinearSchedule(1e-3, 1e-4, 20_000)
     """Adam's step size: a number or a schedule over learner steps."""
     adam_epsilon: float = 1e-8
     """Adam's epsilon; greater ones make steps with small gradients smaller (1.5e-4 in Hessel et al., 2018, table 1)."""
     max_gradient_norm: float | None = 10.0
     """Gradients longer than this are scaled down to it (Wang et al., 2016); None for no limit."""
-    target_update_period: int = 500
+    target_update_period: int = 100
     """Learner steps from one update of the target network to the next."""
     target_update_rate: float = 1.0
     """Part of the way that the target network goes to the trained one at an update: 1 copies it (Mnih et al., 2015)."""
     batch_size: int = 128
     """Transitions in a batch."""
-    samples_per_insert: float = 128.0
+    samples_per_insert: float = 32.0
     """Transitions sampled per transition inserted; divided by the batch size, learner steps per environment step."""
-    max_replay_size: int = 50_000
+    max_replay_size: int = 100_000
     """Most transitions kept."""
     min_replay_size: int = 1_000
     """Transitions before the first learner step."""
-    epsilon: float | learning.LinearSchedule | tuple[float, ...] = 0.1
+    epsilon: float | learning.LinearSchedule | tuple[float, ...] = learning.LinearSchedule(1.0, 0.05, 2_500)
     """Probability of a random action in training: a number, a schedule over learner steps, or a value per actor."""
     evaluation_epsilon: float = 0.0
     """Probability of a random action in evaluation."""
@@ -56,9 +56,9 @@ class DQNConfig:
     """Exponent of the priorities, 0.6 in Schaul et al. (2016); 0 samples uniformly."""
     importance_exponent: float | learning.LinearSchedule = 0.4
     """Exponent of the importance weights of prioritised sampling (Schaul et al., 2016, section 3.4)."""
-    num_steps_per_call: int = 1
+    num_steps_per_call: int = 8
     """Learner steps in one compiled call."""
-    overlap: bool = False
+    overlap: bool = True
     """Whether learning runs in a thread of its own beside acting, with variables one call late."""
 
     def __post_init__(self):

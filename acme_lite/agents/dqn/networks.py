@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax.numpy as jnp
+
 from acme_lite import networks, specs
 
 
@@ -27,10 +29,12 @@ def make_networks(
     """Returns a network from observations to action values `[B, A]`.
 
     Images (one array of bytes with three axes) get the convolutional torso of Mnih et al. (2015); all else is
-    concatenated and goes through a multi-layer perceptron.
+    concatenated and goes through a multi-layer perceptron with tanh.
     """
     num_actions = check_action_spec(spec).num_values
-    torso = networks.default_torso(spec.observation, hidden_sizes)
+    # With ReLU and biases that begin at zero, values grow in proportion to the observation, and bootstrapping along an
+    # episode whose observations grow diverges: on CartPole-v1 to 1e7 with seeds that tanh solves.
+    torso = networks.default_torso(spec.observation, hidden_sizes, jnp.tanh)
     return networks.from_haiku(
         lambda observation: networks.action_values(torso(observation), num_actions, duelling=duelling),
         spec.observation,
