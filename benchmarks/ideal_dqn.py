@@ -70,7 +70,7 @@ def run(num_steps: int, *, num_updates: int, steps_per_update: int, measure_from
     rng = np.random.default_rng(seed)
     init, policy, update = make_functions(num_updates, 500 // steps_per_update)
     state = init(jax.random.key(seed))
-    key = jax.random.key(seed + 1)
+    key = jax.random.PRNGKey(seed + 1)  # raw words: key arrays cost a check in Python at every call
     o_tm1s, o_ts = np.empty((CAPACITY, 4), np.float32), np.empty((CAPACITY, 4), np.float32)
     actions = np.empty(CAPACITY, np.int32)
     rewards, discounts = np.empty(CAPACITY, np.float32), np.empty(CAPACITY, np.float32)

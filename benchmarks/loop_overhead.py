@@ -57,9 +57,9 @@ class Clock:
         pass
 
     def observe(self, action: Any, next_timestep: Any) -> None:
-        self._steps += int(next_timestep.step_type[0] != 0)
         self.now = time.perf_counter()
-        if self._steps <= self._start:
+        if self._steps < self._start:
+            self._steps += int(next_timestep.step_type[0] != 0)
             self.started = self.now
 
     def get_metrics(self, member: int) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import dm_env
 import jax
 import jax.numpy as jnp
@@ -49,12 +52,14 @@ class PolicyActor:
         self._device = device
         self._source: types.Params = None
         self._params: types.Params = None
-        self._key = key if device is None else jax.device_put(key, device)
+        # The words of the key: a key array is checked in Python at every call.
+        self._key = jax.random.key_data(key if device is None else jax.device_put(key, device))
         self._state = actor_core.initial_state(policy, num_envs)
         self._recurrent = bool(jax.tree.leaves(self._state))
         self._first: np.ndarray | None = None
         self._extras: types.ArrayTree = ()
-        self._select = _runtime.jit(_recurrent(policy, num_envs) if self._recurrent else _stateless(policy))
+        select = _recurrent(policy, num_envs) if self._recurrent else _stateless(policy)
+        self._select = _runtime.jit(_with_key_words(select, jax.random.key_impl(key)))
 
     def select_action(self, observation: types.ArrayTree) -> types.ArrayTree:
         if self._params is None:
@@ -84,6 +89,16 @@ class PolicyActor:
         if source is not self._source:
             self._source = source
             self._params = source if self._device is None else jax.device_put(source, self._device)
+
+
+def _with_key_words(select: Callable[..., tuple], impl: Any) -> Callable[..., tuple]:
+    """Returns a function that takes and returns the words of a key, last, in place of the key."""
+
+    def select_with_words(*args):
+        *results, key = select(*args[:-1], jax.random.wrap_key_data(args[-1], impl=impl))
+        return *results, jax.random.key_data(key)
+
+    return select_with_words
 
 
 def _stateless(policy: actor_core.ActorCore):

@@ -49,9 +49,6 @@ class NStepTransitionAdder:
         self._table = table
         self._streams = streams.Streams(writer)
         self._single = writer.num_streams == 1
-        self._all_streams = np.arange(writer.num_streams)
-        self._zeros = np.zeros(writer.num_streams, np.int64)
-        self._lengths = [np.full(writer.num_streams, steps) for steps in range(n_step + 1)]
         # (r_t, γ d_t) of the steps before the newest one, newest first.
         self._history: collections.deque[tuple[Any, Any]] = collections.deque(maxlen=n_step - 1)
         # Python's own floats: for one stream they cost a tenth of arrays.
@@ -63,11 +60,19 @@ class NStepTransitionAdder:
         self._streams.begin(timestep)
 
     def add(self, action: types.ArrayTree, next_timestep: dm_env.TimeStep, extras: types.ArrayTree = ()) -> None:
-        inside = self._streams.step(signatures.transition_fields(action, extras), next_timestep)
+        streams = self._streams
+        inside = streams.step(signatures.transition_fields(action, extras), next_timestep)
+        if self._n_step == 1 and inside:
+            values = (next_timestep.reward, next_timestep.discount)
+            self._writer.create_item_in_each(self._table, streams.row - 1, 1, values=values)
+            return
         rewards, discounts = self._returns(next_timestep.reward, next_timestep.discount)
-        steps = self._streams.row - self._newest_first
+        steps = streams.row - self._newest_first
         if inside and (steps >= self._n_step or self._single):
-            self._create_equal_items(min(steps, self._n_step), rewards, discounts)
+            steps = min(steps, self._n_step)
+            reward, discount = rewards[steps - 1], discounts[steps - 1]
+            values = (np.array([reward]), np.array([discount])) if self._in_floats else (reward, discount)
+            self._writer.create_item_in_each(self._table, streams.row - steps, steps, values=values)
         else:
             self._create_items(rewards, discounts)
 
@@ -94,17 +99,6 @@ class NStepTransitionAdder:
             discounts.append(discount)
         self._history.appendleft(newest)
         return rewards, discounts
-
-    def _create_equal_items(self, steps: int, rewards: list[Any], discounts: list[Any]) -> None:
-        """Creates one item of so many steps in every stream."""
-        reward, discount = rewards[steps - 1], discounts[steps - 1]
-        if self._in_floats:
-            reward, discount = np.array([reward]), np.array([discount])
-        start = self._streams.row - steps
-        starts = np.array([start]) if self._single else self._zeros + start
-        self._writer.create_items(
-            self._table, self._all_streams, starts, self._lengths[steps], values=(reward, discount)
-        )
 
     def _create_items(self, rewards: list[Any], discounts: list[Any]) -> None:
         """Creates the items of a step at which some streams are near the ends of their episodes."""

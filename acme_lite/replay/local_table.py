@@ -130,13 +130,15 @@ class LocalTable:
         self._gather: Callable[[np.ndarray], types.Transition | types.Sequence] = (
             self._gather_transitions if isinstance(declaration.items, tables.Transitions) else self._gather_sequences
         )
+        self._limiter = declaration.limiter
         self._num_samples = 0
         self._inserts_at_sample = 0
         self._room = 0
 
     @property
     def counts(self) -> rate_limiters.Counts:
-        return rate_limiters.Counts(self.order.next_key, self._num_samples, self.order.size, self._inserts_at_sample)
+        order = self.order
+        return rate_limiters.Counts(order.next_key, self._num_samples, order.size, self._inserts_at_sample)
 
     def create(self, owner: Owner, items: Items) -> None:
         """Inserts new items as far as the limiter lets them in; the others wait."""
@@ -195,13 +197,13 @@ class LocalTable:
         self.order.remove_until(self.order.next_key)
 
     def can_insert(self, num_items: int) -> bool:
-        return not self.pending and self.declaration.limiter.can_insert(self.counts, num_items)
+        return not self.pending and self._limiter.can_insert(self.counts, num_items)
 
     def can_sample(self, num_items: int) -> bool:
-        return self.order.can_draw(num_items) and self.declaration.limiter.can_sample(self.counts, num_items)
+        return self.order.can_draw(num_items) and self._limiter.can_sample(self.counts, num_items)
 
     def due(self, num_items: int) -> bool:
-        return self.can_sample(num_items) and self.declaration.limiter.due(self.counts, num_items)
+        return self._limiter.due(self.counts, num_items) and self.order.can_draw(num_items)
 
     def check_dataset(self, num_items: int) -> None:
         """Raises ValueError if the table could never give so many items at once."""

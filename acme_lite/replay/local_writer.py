@@ -153,6 +153,27 @@ class LocalWriter:
             if store.num_waiting:
                 store.notify()
 
+    def create_item_in_each(self, table: str, start: int, length: int, *, values: types.ArrayTree = ()) -> None:
+        store = self._store
+        with self._lock:
+            target = store.tables.get(table) or store.table(table)
+            if self._closed:
+                self._raise_closed()
+            if not self._one_lane or not target.is_transitions:
+                starts = np.full(self.num_streams, start)
+                lengths = np.full(self.num_streams, length)
+                target.create(
+                    self, self._make_items(target, np.arange(self.num_streams), starts, lengths, None, values)
+                )
+            elif self.num_streams == 1:
+                self._create_transition(target, 0, start, length, 1.0, values)
+            else:
+                self._check_window(target, 0, start, length)
+                first, last = (self._offsets + self._first_rows[row & self._mask] for row in (start, start + length))
+                target.create(self, Items((first, last, *values), None))
+            if store.num_waiting:
+                store.notify()
+
     def flush(self, timeout_seconds: float | None = None) -> None:
         with self._lock:
             self._store.wait(self._is_flushed, timeout_seconds, self._describe)
@@ -218,19 +239,21 @@ class LocalWriter:
         values: types.ArrayTree,
     ) -> None:
         """Creates one item without small arrays, where a step's rows are consecutive."""
-        end = start + length
+        self._check_window(table, stream, start, length)
+        first_rows, mask = self._first_rows, self._mask
+        reward, discount = values
+        # Python's numbers: NumPy's scalars take twice as long.
+        first, last = first_rows[start & mask] + stream, first_rows[(start + length) & mask] + stream
+        table.create_one(self, (first, last, reward.item(0), discount.item(0)), priority)
+
+    def _check_window(self, table: LocalTable, stream: int, start: int, length: int) -> None:
         if not (
             self._num_rows - self._window <= start >= 0
-            and end < self._num_rows
+            and start + length < self._num_rows
             and 1 <= length <= table.longest
             and 0 <= stream < self.num_streams
         ):
             self._raise_out_of_window(table, stream, start, length)
-        first_rows, mask = self._first_rows, self._mask
-        reward, discount = values
-        # Python's numbers: NumPy's scalars take twice as long.
-        record = (first_rows[start & mask] + stream, first_rows[end & mask] + stream, reward.item(0), discount.item(0))
-        table.create_one(self, record, priority)
 
     def _make_items(
         self,

@@ -43,7 +43,10 @@ class Limiter(Protocol):
         """Whether so many items may be sampled."""
 
     def due(self, counts: Counts, num_items: int) -> bool:
-        """Whether a single-threaded runner should sample so many: `can_sample`, up to the middle of the window."""
+        """Whether a single-threaded runner should sample so many: up to the middle of the window.
+
+        True only where `can_sample` is.
+        """
 
     def check(self, num_items: int, max_size: int) -> None:
         """Raises ValueError if a table of this size could never give so many items at once."""

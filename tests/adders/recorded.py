@@ -63,6 +63,11 @@ class RecordingWriter:
             item = (int(streams[i]), int(starts[i]), int(lengths[i]), tuple(float(value[i]) for value in values))
             self.items.append(item)
 
+    def create_item_in_each(self, table, start, length, *, values=()):
+        streams = np.arange(self.num_streams)
+        ones = np.ones(self.num_streams, np.int64)
+        self.create_items(table, streams, start * ones, length * ones, values=values)
+
     def flush(self, timeout_seconds=None):
         pass
 

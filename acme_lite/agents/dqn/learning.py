@@ -121,7 +121,9 @@ def make_core(
             batch_loss, optimizer, state.params, state.opt_state, state.target_params, sample.data, weights
         )
         steps = state.steps + 1
-        moved = optax.incremental_update(params, state.target_params, config.target_update_rate)
+        moved = params
+        if config.target_update_rate < 1:
+            moved = optax.incremental_update(params, state.target_params, config.target_update_rate)
         target_params = optax.periodic_update(moved, state.target_params, steps, config.target_update_period)
         epsilon = epsilon_at(steps)
         metrics |= {"td_error": jnp.mean(td_error), "epsilon": epsilon}
