@@ -13,6 +13,7 @@ from dm_env import specs as dm_specs
 from acme_lite import specs, types
 from acme_lite.environments import seeding
 
+_MID = dm_env.StepType.MID
 _LAST = dm_env.StepType.LAST
 
 
@@ -48,6 +49,7 @@ class SyncVectorEnvironment:
         self._fast = _fast_path(self.num_envs, self._specs)
         # These are shared between steps: nobody may write to what a step returned.
         self._step_types = {step_type: _constant(step_type, np.int32) for step_type in dm_env.StepType}
+        self._mid = self._step_types[_MID]
         self._discount_one = _constant(1, self._specs.discount.dtype)
         self.reseed(seed)
 
@@ -69,7 +71,7 @@ class SyncVectorEnvironment:
 
     def step(self, action: types.ArrayTree) -> dm_env.TimeStep:
         if self._fast is not None and not self._ended[0]:
-            return self._step_only_member(action, *self._fast)
+            return self._step_only_member(np.asarray(action), *self._fast)
         actions = self._split(action)
         timesteps = []
         for member, environment in enumerate(self.environments):
@@ -92,10 +94,14 @@ class SyncVectorEnvironment:
         """As `step`, for one member in the middle of an episode whose observation and action are single arrays."""
         if len(action) != 1:
             raise self._wrong_action(action)
-        step_type, reward, discount, observation = self.environments[0].step(np.asarray(action)[0])
-        self._ended[0] = step_type == _LAST
+        step_type, reward, discount, observation = self.environments[0].step(action[0])
+        if step_type is _MID:  # comparing enumerations, or hashing them, runs Python code
+            step_types = self._mid
+        else:
+            step_types = self._step_types[step_type]
+            self._ended[0] = step_type == _LAST
         return dm_env.TimeStep(
-            self._step_types[step_type],
+            step_types,
             np.array(reward, reward_dtype, ndmin=1),
             # Comparing a NumPy scalar with a Python number takes microseconds.
             self._discount_one if float(discount) == 1.0 else np.array(discount, discount_dtype, ndmin=1),

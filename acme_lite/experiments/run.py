@@ -50,12 +50,19 @@ def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) 
             stack.callback(logger.close)
             return logger
 
-        parts = _make_parts(experiment, environment, seeds, make_closed_logger)
+        evaluation_environment = None
+        if experiment.evaluation is not None:
+            evaluation_environment = _make_environment(experiment, 1, seeds.evaluation)
+            stack.callback(evaluation_environment.close)
+        parts = _make_parts(experiment, environment, evaluation_environment, seeds, make_closed_logger)
         stack.callback(parts.replay.close)
         title = f"{_agent_name(experiment)} {name}"
-        progress = stack.enter_context(loggers.Progress(experiment.max_num_actor_steps, title, quiet=quiet))
-        run = _Run(experiment, parts, progress, make_closed_logger("time_split"))
-        finished = run.go()
+        if not quiet:
+            megabytes = parts.replay.info().num_bytes / 1e6
+            print(f"{title}: writes to {directory}; the replay takes {megabytes:,.1f} MB when it is full.")
+        with loggers.Progress(experiment.max_num_actor_steps, title, quiet=quiet) as progress:
+            run = _Run(experiment, parts, progress, make_closed_logger("time_split"))
+            finished = run.go()
         result = config.ExperimentResult(
             directory=directory,
             evaluations=tuple(run.evaluations),
@@ -103,6 +110,7 @@ class _Parts(NamedTuple):
 def _make_parts(
     experiment: config.ExperimentConfig,
     environment: environments.VectorEnvironment,
+    evaluation_environment: environments.VectorEnvironment | None,
     seeds: _Seeds,
     make_logger: loggers.LoggerFactory,
 ) -> _Parts:
@@ -114,8 +122,7 @@ def _make_parts(
     shapes = jax.eval_shape(functools.partial(builder.init_variables, networks, spec), jax.random.key(0))
     extras_spec = acting.extras_spec(policy, shapes["policy"], spec.observation)
     tables = builder.make_tables(spec, extras_spec)
-    burst = experiment.num_envs
-    local = replay.LocalReplay([dataclasses.replace(table, limiter=table.limiter.widened(burst)) for table in tables])
+    local = replay.LocalReplay([table.widened(experiment.num_envs) for table in tables])
     adder = builder.make_adder(local.writer(experiment.num_envs), spec, extras_spec)
     dataset = timing.TimedDataset(builder.make_dataset(local, seed=seeds.replay))
     counter = counting.Counter()
@@ -127,9 +134,9 @@ def _make_parts(
         environment, actor, counter=counter, logger=make_logger("actor"), observers=experiment.observers
     )
     evaluator = None
-    if experiment.evaluation is not None:
+    if evaluation_environment is not None:
         evaluator = EnvironmentLoop(
-            _make_environment(experiment, 1, seeds.evaluation),
+            evaluation_environment,
             builder.make_actor(evaluation_policy, learner, None, key=seeds.evaluator, num_envs=1),
             counter=counter,
             logger=make_logger("evaluator"),

@@ -142,3 +142,9 @@ class Table:
                 f"Table {self.name!r} could never be sampled: its limiter waits for {self.limiter.min_size_to_sample} "
                 f"items and max_size is {self.max_size}."
             )
+
+    def widened(self, num_items: int) -> Table:
+        """Returns a table that also takes a burst of so many inserts without a sample between."""
+        limiter = self.limiter.widened(num_items)
+        size = limiter.size if isinstance(limiter, rate_limiters.Queue) else 0
+        return dataclasses.replace(self, limiter=limiter, max_size=max(self.max_size, size))
