@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from acme_lite import loggers
 
 _LAST = int(dm_env.StepType.LAST)
+_REPORT_PERIOD_STEPS = 100
 _clock = time.perf_counter
 
 
@@ -82,8 +83,8 @@ class EnvironmentLoop:
     Args:
         environment: a vector environment, or a single one, which is vectorised.
         actor: chooses the actions.
-        counter: told `<label>_steps` and `<label>_episodes`, at the end of each episode and of each `run`; a new one
-            unless given.
+        counter: told `<label>_steps` and `<label>_episodes`, at the end of each episode and of each
+            `run`, and every 100 steps; a new one unless given.
         logger: gets a row for each episode.
         observers: watch every step.
         label: what the counts are called after.
@@ -159,6 +160,8 @@ class EnvironmentLoop:
         self._num_to_reset = step_types.count(_LAST)
         if self.finished:
             self.finished = []
+        if self.steps - self._steps_reported >= _REPORT_PERIOD_STEPS:
+            self.report_steps()
         if self._num_to_reset:
             self._end_episodes([member for member, step_type in enumerate(step_types) if step_type == _LAST])
         return counted
@@ -226,6 +229,7 @@ class EnvironmentLoop:
 
     def _report_episode(self, episode: Episode, steps_per_second: float) -> None:
         counts = self._counter.increment(**{f"{self._label}_episodes": 1})
+        metrics = [observer.get_metrics(episode.member) for observer in self._observers]
         if self._logger is None:
             return
         row = {
@@ -234,8 +238,8 @@ class EnvironmentLoop:
             "episode_length": episode.length,
             "steps_per_second": steps_per_second,
         }
-        for observer in self._observers:
-            row.update(observer.get_metrics(episode.member))
+        for part in metrics:
+            row.update(part)
         self._logger.write(row)
 
 

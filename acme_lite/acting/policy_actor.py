@@ -57,6 +57,7 @@ class PolicyActor:
         self._state = actor_core.initial_state(policy, num_envs)
         self._recurrent = bool(jax.tree.leaves(self._state))
         self._first: np.ndarray | None = None
+        self._is_one_action: bool | None = None
         self._extras: types.ArrayTree = ()
         select = _recurrent(policy, num_envs) if self._recurrent else _stateless(policy)
         self._select = _runtime.jit(_with_key_words(select, jax.random.key_impl(key)))
@@ -70,7 +71,9 @@ class PolicyActor:
             )
         else:
             action, self._extras, self._key = self._select(self._params, observation, self._key)
-        return np.asarray(action) if isinstance(action, jax.Array) else jax.tree.map(np.asarray, action)
+        if self._is_one_action is None:
+            self._is_one_action = isinstance(action, jax.Array)  # this check runs Python code
+        return np.asarray(action) if self._is_one_action else jax.tree.map(np.asarray, action)
 
     def observe_first(self, timestep: dm_env.TimeStep) -> None:
         self._first = timestep.step_type == _FIRST

@@ -69,7 +69,7 @@ def _make_gym(task: str, **kwargs: Any) -> Any:
     except gymnasium.error.UnregisteredEnv as error:
         raise _unknown("gym", task, list(gymnasium.registry)) from error
     except gymnasium.error.DependencyNotInstalled as error:
-        raise ImportError(f"'gym:{task}' needs more packages: pip install 'acme-lite[{_EXTRA}]' ({error})") from error
+        raise ImportError(f"'gym:{task}' needs more packages: {error}") from error
     return gymnasium_environments.GymnasiumEnvironment(environment)
 
 

@@ -123,13 +123,20 @@ class ActionRepeat(Wrapper):
     """Takes each action several times, or until the episode ends; sums the rewards and multiplies the discounts.
 
     Args:
-        environment: the environment.
+        environment: the environment; its frames must not be stacked yet, since replay stores one frame per step.
         num_repeats: at least 1.
+
+    Raises:
+        ValueError: `num_repeats` is less than 1, or an observation is a stack of frames.
     """
 
     def __init__(self, environment: dm_env.Environment, num_repeats: int):
         super().__init__(environment)
         self._num_repeats = _positive("ActionRepeat.num_repeats", num_repeats)
+        if num_repeats > 1 and any(
+            isinstance(leaf, specs.FrameStack) for leaf in jax.tree.leaves(self.observation_spec())
+        ):
+            raise ValueError("ActionRepeat must stand inside FrameStack, got an environment whose frames are stacked.")
 
     def reset(self) -> dm_env.TimeStep:
         return self.environment.reset()

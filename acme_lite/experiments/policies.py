@@ -31,7 +31,7 @@ def save_variables(directory: pathlib.Path, variables: dict[str, types.ArrayTree
 def save_policy(
     directory: pathlib.Path, policy: acting.ActorCore, params: types.Params, spec: specs.EnvironmentSpec
 ) -> pathlib.Path:
-    """Exports a policy for any batch size, with its parameters, as a file that runs without Haiku or the agent's code.
+    """Exports a policy, with its parameters, as a file that runs without Haiku or the agent's code.
 
     Args:
         directory: where the file is written.
@@ -39,10 +39,10 @@ def save_policy(
         params: its parameters.
         spec: of the environment that it acts in.
     """
-    (batch,) = jax.export.symbolic_shape("batch")
-    observation = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), spec.observation)
+    # For one observation: not every network can be traced for a batch of unknown size.
+    observation = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), spec.observation)
     state = jax.eval_shape(policy.init)
-    batched_state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((batch, *leaf.shape), leaf.dtype), state)
+    batched_state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), state)
     leaves, structure = jax.tree.flatten(params)
     state_structure = jax.tree.structure(state)
 

@@ -7,12 +7,12 @@ import dataclasses
 import functools
 import pathlib
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from acme_lite import acting, core, counting, environments, loggers, replay, specs, types
+from acme_lite import acting, core, counting, environments, loggers, replay, specs
 from acme_lite.environment_loop import EnvironmentLoop
 from acme_lite.experiments import config, policies, run_directory, timing
 
@@ -26,7 +26,8 @@ def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) 
 
     One thread decides, at fixed step counts: learn if the limiter gives a batch and samples lag behind the ratio, else
     act if it takes the inserts of one step. So samples stay in the middle of the limiter's window, and the same seed
-    gives the same run, bit for bit, on one machine and core count. The first Ctrl-C ends the run with what it has.
+    gives the same run, bit for bit, on one machine and core count. The first Ctrl-C ends the run with what it has;
+    after an error the variables and the curve are written, too.
 
     Args:
         experiment: what to run.
@@ -41,6 +42,9 @@ def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) 
     with contextlib.ExitStack() as stack:
         environment = _make_environment(experiment, experiment.num_envs, seeds.environment)
         stack.callback(environment.close)
+        spec = specs.make_environment_spec(environment)
+        # Before the directory: an agent that cannot act in this environment must not claim it.
+        networks = (experiment.network_factory or experiment.builder.make_networks)(spec)
         name = environment.name
         directory = _make_directory(experiment, name)
         make_logger = experiment.logger_factory or loggers.make_logger_factory(directory)
@@ -54,7 +58,7 @@ def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) 
         if experiment.evaluation is not None:
             evaluation_environment = _make_environment(experiment, 1, seeds.evaluation)
             stack.callback(evaluation_environment.close)
-        parts = _make_parts(experiment, environment, evaluation_environment, seeds, make_closed_logger)
+        parts = _make_parts(experiment, networks, environment, evaluation_environment, seeds, make_closed_logger)
         stack.callback(parts.replay.close)
         title = f"{_agent_name(experiment)} {name}"
         if not quiet:
@@ -62,16 +66,16 @@ def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) 
             print(f"{title}: writes to {directory}; the replay takes {megabytes:,.1f} MB when it is full.")
         with loggers.Progress(experiment.max_num_actor_steps, title, quiet=quiet) as progress:
             run = _Run(experiment, parts, progress, make_closed_logger("time_split"))
-            finished = run.go()
-        result = config.ExperimentResult(
-            directory=directory,
-            evaluations=tuple(run.evaluations),
-            counts=parts.counter.get_counts(),
-            variables=_all_variables(parts),
-            finished=finished,
-            seconds=run.seconds(),
-        )
-        curve = _write_result(result, parts, run.training, f"{title}, seed {experiment.seed}")
+            try:
+                finished = run.go()
+            except Exception:
+                with contextlib.suppress(Exception):  # the first error is the one to hear of
+                    parts.learner.close()
+                    _write_curve(run.result(directory, finished=False), run.training, title)
+                raise
+        result = run.result(directory, finished=finished)
+        curve = _write_curve(result, run.training, f"{title}, seed {experiment.seed}")
+        _write_policy(result, parts)
     if not quiet:
         print(_summary(result, curve))
     return result
@@ -109,6 +113,7 @@ class _Parts(NamedTuple):
 
 def _make_parts(
     experiment: config.ExperimentConfig,
+    networks: Any,
     environment: environments.VectorEnvironment,
     evaluation_environment: environments.VectorEnvironment | None,
     seeds: _Seeds,
@@ -116,7 +121,6 @@ def _make_parts(
 ) -> _Parts:
     builder = experiment.builder
     spec = specs.make_environment_spec(environment)
-    networks = (experiment.network_factory or builder.make_networks)(spec)
     policy = builder.make_policy(networks, spec)
     evaluation_policy = builder.make_policy(networks, spec, evaluation=True)
     shapes = jax.eval_shape(functools.partial(builder.init_variables, networks, spec), jax.random.key(0))
@@ -175,13 +179,27 @@ class _Run:
         finished = False
         with contextlib.suppress(KeyboardInterrupt):
             self._act_and_learn()
+            self._parts.learner.close()
+            if not self.evaluations or self.evaluations[-1].actor_steps != self._parts.loop.steps:
+                self._evaluate()
             finished = True
-        self._parts.loop.report_steps()
         self._parts.learner.close()
-        if finished and (not self.evaluations or self.evaluations[-1].actor_steps != self._parts.loop.steps):
-            self._evaluate()
+        self._parts.loop.report_steps()
         self._log_time_split()
         return finished
+
+    def result(self, directory: pathlib.Path, *, finished: bool) -> config.ExperimentResult:
+        """Returns what the run has given so far."""
+        parts = self._parts
+        variables = parts.learner.get_variables(parts.variable_names)
+        return config.ExperimentResult(
+            directory=directory,
+            evaluations=tuple(self.evaluations),
+            counts=parts.counter.get_counts(),
+            variables=jax.device_get(dict(zip(parts.variable_names, variables, strict=True))),
+            finished=finished,
+            seconds=self.seconds(),
+        )
 
     def _act_and_learn(self) -> None:
         parts, num_envs = self._parts, self._experiment.num_envs
@@ -250,6 +268,12 @@ def _make_environment(
     experiment: config.ExperimentConfig, num_envs: int, seed: int
 ) -> environments.SyncVectorEnvironment:
     members = [experiment.environment_factory(seed + index) for index in range(num_envs)]
+    for member in members:
+        if not hasattr(member, "observation_spec") or hasattr(member, "num_envs"):
+            raise ValueError(
+                "ExperimentConfig.environment_factory must return one dm_env.Environment (num_envs of them are put "
+                f"together; environments.GymnasiumEnvironment adapts a gymnasium.Env), got {type(member).__name__}."
+            )
     return environments.SyncVectorEnvironment(members, seed=seed)
 
 
@@ -273,25 +297,25 @@ def _make_directory(experiment: config.ExperimentConfig, environment_name: str) 
     return run_directory.make_run_directory("runs", parts, described)
 
 
-def _write_result(
-    result: config.ExperimentResult, parts: _Parts, training: tuple[list[int], list[float]], title: str
-) -> pathlib.Path:
-    """Writes variables, policy, curve and, last, what marks the run as finished; returns the curve's path."""
-    curve = result.directory / "learning_curve.png"
+def _write_curve(result: config.ExperimentResult, training: tuple[list[int], list[float]], title: str) -> pathlib.Path:
+    """Writes the variables and the learning curve; returns the curve's path."""
     policies.save_variables(result.directory, result.variables)
-    policies.save_policy(result.directory, parts.evaluation_policy, result.variables["policy"], parts.spec)
+    curve = result.directory / "learning_curve.png"
     evaluations = [(one.actor_steps, one.mean_return, one.returns) for one in result.evaluations]
     loggers.plot_learning_curve(evaluations, training, curve, title=title)
-    if result.finished:
-        run_directory.write_json(
-            result.directory / run_directory.RESULT_FILE,
-            {
-                "counts": result.counts,
-                "evaluations": [dataclasses.asdict(one) for one in result.evaluations],
-                "seconds": result.seconds,
-            },
-        )
     return curve
+
+
+def _write_policy(result: config.ExperimentResult, parts: _Parts) -> None:
+    """Writes the policy and, last, what marks the run as finished."""
+    policies.save_policy(result.directory, parts.evaluation_policy, result.variables["policy"], parts.spec)
+    if result.finished:
+        description = {
+            "counts": result.counts,
+            "evaluations": [dataclasses.asdict(one) for one in result.evaluations],
+            "seconds": result.seconds,
+        }
+        run_directory.write_json(result.directory / run_directory.RESULT_FILE, description)
 
 
 def _summary(result: config.ExperimentResult, curve: pathlib.Path) -> str:
@@ -307,10 +331,3 @@ def _summary(result: config.ExperimentResult, curve: pathlib.Path) -> str:
             f"{len(last.returns)} episodes."
         )
     return "\n".join([*lines, f"Learning curve: {curve}"])
-
-
-def _all_variables(parts: _Parts) -> dict[str, types.ArrayTree]:
-    """Returns all of the learner's variables, on the host."""
-    return jax.device_get(
-        dict(zip(parts.variable_names, parts.learner.get_variables(parts.variable_names), strict=True))
-    )

@@ -14,26 +14,50 @@ from acme_lite import specs, types
 Torso = Callable[[types.ArrayTree], jax.Array]
 
 
-def concatenate(observation: types.ArrayTree) -> jax.Array:
-    """Returns all leaves of a `[B, ...]` tree, each flattened, as one float `[B, D]`."""
-    leaves = [jnp.reshape(leaf, (leaf.shape[0], -1)).astype(jnp.float32) for leaf in jax.tree.leaves(observation)]
-    return leaves[0] if len(leaves) == 1 else jnp.concatenate(leaves, axis=-1)
+_LEAST_IMAGE_SIZE = 36  # the least height and width that the three convolutions leave something of
+
+
+def concatenate(observation: types.ArrayTree, spec: types.SpecTree | None = None) -> jax.Array:
+    """Returns all leaves of a `[B, ...]` tree, each flattened, as one float `[B, D]`.
+
+    Where the spec tree is given, leaves that are one of so many values (`DiscreteArray`) become one-hot.
+    """
+    leaves = jax.tree.leaves(observation)
+    leaf_specs = [None] * len(leaves) if spec is None else jax.tree.leaves(spec)
+    flat = [_flatten(leaf, leaf_spec) for leaf, leaf_spec in zip(leaves, leaf_specs, strict=True)]
+    return flat[0] if len(flat) == 1 else jnp.concatenate(flat, axis=-1)
+
+
+def _flatten(leaf: jax.Array, spec: specs.Array | None) -> jax.Array:
+    if isinstance(spec, specs.DiscreteArray):
+        return jax.nn.one_hot(leaf, spec.num_values)
+    return jnp.reshape(leaf, (leaf.shape[0], -1)).astype(jnp.float32)
 
 
 def is_image(spec: types.SpecTree) -> bool:
-    """Whether an observation is one array of bytes with three axes: a stack of frames, or height, width and colour."""
-    return isinstance(spec, specs.Array) and len(spec.shape) == 3 and spec.dtype == np.uint8
+    """Whether an observation is an image for the convolutional torso.
+
+    That is one array of bytes with three axes, a `FrameStack` or height, width and colour, of at least 36 x 36.
+    """
+    if not (isinstance(spec, specs.Array) and len(spec.shape) == 3 and spec.dtype == np.uint8):
+        return False
+    height_and_width = spec.shape[1:] if isinstance(spec, specs.FrameStack) else spec.shape[:2]
+    return min(height_and_width) >= _LEAST_IMAGE_SIZE
 
 
-def mlp_torso(hidden_sizes: Sequence[int], activation: Callable[[jax.Array], jax.Array] = jax.nn.relu) -> Torso:
-    """Returns a multi-layer perceptron over the concatenated leaves of the observation.
+def mlp_torso(
+    hidden_sizes: Sequence[int],
+    activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    observation_spec: types.SpecTree | None = None,
+) -> Torso:
+    """Returns a multi-layer perceptron over the leaves of the observation, put together as in `concatenate`.
 
     Call it inside a Haiku transform.
     """
 
     def torso(observation: types.ArrayTree) -> jax.Array:
         network = hk.nets.MLP(hidden_sizes, activation=activation, activate_final=True)
-        return network(concatenate(observation))
+        return network(concatenate(observation, observation_spec))
 
     return torso
 
@@ -62,4 +86,6 @@ def default_torso(
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
 ) -> Torso:
     """Returns the convolutional torso for images and a multi-layer perceptron for everything else."""
-    return atari_torso(observation_spec) if is_image(observation_spec) else mlp_torso(hidden_sizes, activation)
+    if is_image(observation_spec):
+        return atari_torso(observation_spec)
+    return mlp_torso(hidden_sizes, activation, observation_spec)

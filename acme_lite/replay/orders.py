@@ -124,12 +124,17 @@ class Priorities:
         """Returns `[num]` slots and the probabilities with which they were drawn.
 
         Raises:
-            ValueError: the priorities of all items are 0.
+            ValueError: the priorities of all items are 0, or their sum is beyond float64.
         """
-        self._refresh()
+        with np.errstate(over="ignore"):  # it is told below
+            self._refresh()
         total = self._tree.total
         if not total > 0:
             raise ValueError("The priorities of all items are 0: none can be drawn.")
+        if total == np.inf:
+            raise ValueError(
+                f"The priorities of all items, raised to the exponent, add up to {total}: none can be drawn."
+            )
         slots = self._tree.sample(num, rng)
         return slots, self._leaves.take(slots) / total
 

@@ -153,7 +153,9 @@ class SampleToInsertRatio:
 
 @dataclasses.dataclass(frozen=True)
 class Queue:
-    """Every item is sampled once, in order; inserts wait while the queue is full.
+    """Inserts wait while `size` items have not been sampled, samples wait for items.
+
+    With the sampler `Fifo` and `max_times_sampled` 1 every item is sampled once, in order.
 
     Attributes:
         size: most items waiting, at least 1.

@@ -51,6 +51,14 @@ def _memory(name: str, fallback: int) -> int:
     return fallback
 
 
+def _container_memory(fallback: int, folder: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> int:
+    """Returns the bytes that a container's limit leaves, or `fallback` where there is no limit."""
+    limit, used = folder / "memory.max", folder / "memory.current"
+    if not (limit.is_file() and used.is_file()) or not limit.read_text().strip().isdigit():
+        return fallback
+    return int(limit.read_text()) - int(used.read_text())
+
+
 def _describe(table: tables.Table) -> dict[str, str]:
     """Returns what must agree between the replay that was saved and the one that is restored."""
 
@@ -104,7 +112,7 @@ class Store:
         bytes_per_row = row_bytes(signature)
         num_rows = sum(_num_rows(table, worst=False) for table in declarations)
         self.num_bytes = num_rows * bytes_per_row + sum(table.max_size * item_bytes(table) for table in declarations)
-        available = _memory("MemAvailable", self.num_bytes)
+        available = min(_memory("MemAvailable", self.num_bytes), _container_memory(self.num_bytes))
         names = ", ".join(table.name for table in declarations)
         _logger.info("Replay (%s) takes %.1f MB when it is full.", names, self.num_bytes / 1e6)
         if self.num_bytes > available:

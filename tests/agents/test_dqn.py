@@ -229,6 +229,11 @@ def test_continuous_actions_are_refused_with_advice():
         ("samples_per_insert", -1.0, "a finite number greater than 0"),
         ("max_replay_size", 10, "a whole number of at least 1000"),
         ("hidden_sizes", (64, 0), "a whole number of at least 1"),
+        ("max_replay_size", 1e5, "a whole number of at least 1000"),
+        ("n_step", float("inf"), "a whole number of at least 1"),
+        ("epsilon", (), r"in \[0, 1\]"),
+        ("epsilon", lambda step: 0.1, r"in \[0, 1\]"),
+        ("discount", None, r"in \[0, 1\]"),
     ],
 )
 def test_bad_settings_are_named_with_what_is_allowed(field, value, allowed):
@@ -245,3 +250,21 @@ def test_a_loss_of_ones_own_takes_the_place_of_the_usual_one():
     _, output = learner_core.update(learner_core.init(jax.random.key(0)), make_sample())
     np.testing.assert_allclose(output.metrics["loss"], 0.5 * (1 + 4 + 9 + 25 + 0 + 1))
     np.testing.assert_allclose(output.priorities, [7, 7], rtol=1e-6)
+
+
+def test_small_images_and_discrete_observations_are_told_apart():
+    def values(observation_spec, observations):
+        network = dqn.make_networks(SPEC._replace(observation=observation_spec))
+        return np.asarray(network.apply(network.init(jax.random.key(0)), observations))
+
+    tiny = specs.BoundedArray((7, 7, 3), np.uint8, 0, 255)
+    images = np.zeros((2, 7, 7, 3), np.uint8)
+    images[1] = 200
+    first, second = values(tiny, images)
+    assert not np.allclose(first, second)
+    # One of 16 values is no quantity: equally far apart are all of them, being one-hot.
+    places = values(specs.DiscreteArray(16), np.arange(16))
+    assert len(np.unique(places.round(6), axis=0)) == 16
+    assert dqn.make_networks(SPEC._replace(observation=specs.DiscreteArray(16))).init(jax.random.key(0))[
+        "mlp/~/linear_0"
+    ]["w"].shape == (16, 64)

@@ -238,3 +238,11 @@ def test_concatenate_observations_refuses_unknown_names(names):
 def test_counts_must_be_positive_integers(wrapper, name, value):
     with pytest.raises(ValueError, match=f"{name} must be an integer of at least 1, got {value!r}"):
         wrapper(episodes.scripted(), value)
+
+
+def test_actions_are_not_repeated_over_stacked_frames():
+    stacked = environments.FrameStack(episodes.scripted(num_steps=3), 3)
+    with pytest.raises(ValueError, match="ActionRepeat must stand inside FrameStack"):
+        environments.ActionRepeat(stacked, 2)
+    repeated = environments.ActionRepeat(episodes.scripted(num_steps=3), 2)
+    assert environments.FrameStack(repeated, 3).observation_spec().shape == (3, 1)

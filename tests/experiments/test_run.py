@@ -7,11 +7,12 @@ import dataclasses
 import json
 import types
 
+import haiku as hk
 import jax
 import numpy as np
 import pytest
 
-from acme_lite import experiments, replay, specs
+from acme_lite import environments, experiments, networks, replay, specs
 from acme_lite.agents import dqn
 from tests.agents import memory_environment, probe_recurrent
 
@@ -345,7 +346,7 @@ def test_ones_own_networks_take_the_place_of_the_builders(tmp_path):
 
     result = run(tmp_path / "run", network_factory=make_networks, max_num_actor_steps=12, evaluation=None)
     shapes = {np.shape(leaf) for leaf in jax.tree.leaves(result.variables["policy"])}
-    assert (2, 3) in shapes and (3, 2) in shapes
+    assert (3, 2) in shapes and not any(64 in shape for shape in shapes)
 
 
 @pytest.mark.parametrize(
@@ -361,3 +362,71 @@ def test_ones_own_networks_take_the_place_of_the_builders(tmp_path):
 def test_bad_settings_are_named(name, value, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         make_experiment(tmp_path, **{name: value})
+
+
+class FailingEnvironment(memory_environment.MemoryEnvironment):
+    """Raises an error in its last steps, of whatever kind."""
+
+    error: BaseException = RuntimeError("the motor is hot")
+    left = 100
+
+    def step(self, action):
+        type(self).left -= 1
+        if type(self).left < 0:
+            raise type(self).error
+        return super().step(action)
+
+
+def test_ctrl_c_in_the_last_evaluation_ends_the_run_with_what_it_has(tmp_path):
+    made = []
+
+    class Interrupted(FailingEnvironment):
+        error = KeyboardInterrupt()
+        left = 2
+
+    def factory(seed):
+        made.append(seed)
+        return memory_environment.MemoryEnvironment(seed) if len(made) == 1 else Interrupted(seed)
+
+    evaluation = experiments.EvaluationConfig(every_steps=1_000, num_episodes=3)
+    result = run(tmp_path / "run", environment_factory=factory, evaluation=evaluation)
+    assert not result.finished and result.evaluations == () and result.counts["actor_steps"] == 120
+    assert (result.directory / "policy.bin").exists() and not (result.directory / "result.json").exists()
+
+
+def test_an_error_leaves_variables_and_curve(tmp_path):
+    class Failing(FailingEnvironment):
+        left = 90
+
+    with pytest.raises(RuntimeError, match="the motor is hot"):
+        run(tmp_path / "run", environment_factory=Failing, evaluation=None)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"variables.npz", "learning_curve.png"} <= names and "result.json" not in names
+    assert int(read_rows(tmp_path / "run" / "logs" / "learner.csv")[-1]["learner_steps"]) > 0
+
+
+def test_an_environment_of_another_kind_is_refused_with_advice(tmp_path):
+    gymnasium = pytest.importorskip("gymnasium")
+    with pytest.raises(ValueError, match=r"one dm_env.Environment .*GymnasiumEnvironment adapts.*got TimeLimit"):
+        run(tmp_path / "run", environment_factory=lambda seed: gymnasium.make("CartPole-v1"))
+    with pytest.raises(ValueError, match=r"got SyncVectorEnvironment"):
+        run(tmp_path / "run", environment_factory=lambda seed: environments.make_vector("gym:CartPole-v1", 2))
+
+
+def test_an_agent_that_cannot_act_there_leaves_the_directory_free(tmp_path):
+    with pytest.raises(ValueError, match="DQN needs one discrete action"):
+        run(tmp_path / "run", environment_factory=lambda seed: environments.make("gym:Pendulum-v1", seed=seed))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_network_that_looks_at_the_batch_size_is_saved_too(tmp_path):
+    def make_networks(spec):
+        def values(observation):
+            features = networks.concatenate(observation)
+            return hk.Linear(spec.action.num_values)(features.reshape(len(features), -1))
+
+        return networks.from_haiku(values, spec.observation)
+
+    result = run(tmp_path / "run", network_factory=make_networks, evaluation=None)
+    observation = specs.zeros(memory_environment.MemoryEnvironment(0).observation_spec())
+    assert experiments.load_policy(result.directory)(observation) in (0, 1)

@@ -215,6 +215,35 @@ def test_settings_below_one_are_refused(name):
         make_learner(Batches(), **{name: 0})
 
 
+def test_a_learner_restored_before_its_first_step_names_the_metrics_of_the_one_before():
+    logger = loggers.InMemoryLogger()
+    before = make_learner(Batches(), log_every_steps=2)
+    before.run(2)
+    after = make_learner(Batches(), logger=logger, log_every_steps=2)
+    after.restore(before.save())
+    after.close()
+    assert [row["learner_steps"] for row in logger.rows] == [2]
+    assert {"loss", "gradient_norm", "probability", "table_size"} < set(logger.rows[0])
+
+
+def test_metrics_may_be_missing_and_must_be_scalars():
+    core = regression_core()
+
+    def with_metrics(metrics):
+        def update(state, sample):
+            state, output = core.update(state, sample)
+            return state, output._replace(metrics=metrics)
+
+        return learning.SGDLearner(core._replace(update=update), Batches(), key=jax.random.key(0), log_every_steps=1)
+
+    silent = with_metrics({})
+    silent.run(3)
+    silent.close()
+    assert silent.num_steps == 3
+    with pytest.raises(ValueError, match=r"metric 'errors' must be a scalar, got shape \(4,\)"):
+        with_metrics({"errors": jnp.ones(4)}).step()
+
+
 _TWO_DEVICES = """
 import jax, numpy as np
 from tests.learning import test_sgd_learner as common

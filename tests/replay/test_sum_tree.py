@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from acme_lite.replay import orders, tables
 from acme_lite.replay.sum_tree import SumTree
 
 
@@ -64,3 +65,10 @@ def test_rounding_never_reaches_leaves_of_value_zero():
             return np.array(edge) if self.calls == 1 else np.full(num, 0.5)
 
     assert (values[tree.sample(2, Edge())] > 0).all()
+
+
+def test_priorities_whose_sum_overflows_are_an_error_and_no_endless_loop():
+    order = orders.Ring(4, tables.Prioritized(1.0), 0)
+    order.insert(2, np.array([1e308, 1e308]))
+    with pytest.raises(ValueError, match="add up to inf"):
+        order.draw(4, np.random.default_rng(0))

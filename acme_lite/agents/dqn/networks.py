@@ -28,7 +28,7 @@ def make_networks(
 ) -> networks.FeedForwardNetwork:
     """Returns a network from observations to action values `[B, A]`.
 
-    Images (one array of bytes with three axes) get the convolutional torso of Mnih et al. (2015); all else is
+    Images (`networks.is_image`) get the convolutional torso of Mnih et al. (2015); all else is
     concatenated and goes through a multi-layer perceptron with tanh.
     """
     num_actions = check_action_spec(spec).num_values
