@@ -17,6 +17,7 @@ from gymnasium import vector as gymnasium_vector
 from acme_lite import types
 from acme_lite.environments import seeding, spaces
 
+_MID = dm_env.StepType.MID  # access to a member of an enumeration runs Python code
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _REWARD_SPEC = dm_specs.Array((), np.float32, "reward")
@@ -65,7 +66,7 @@ class GymnasiumEnvironment(dm_env.Environment):
         if terminated or truncated:
             self._reset_next_step = True
             return dm_env.TimeStep(dm_env.StepType.LAST, np.float32(reward), _ZERO if terminated else _ONE, observation)
-        return dm_env.TimeStep(dm_env.StepType.MID, np.float32(reward), _ONE, observation)
+        return dm_env.TimeStep(_MID, np.float32(reward), _ONE, observation)
 
     def observation_spec(self) -> types.SpecTree:
         return self._observation_spec

@@ -134,6 +134,8 @@ class LocalTable:
         self._num_samples = 0
         self._inserts_at_sample = 0
         self._room = 0
+        self._due_key = 0  # key that must be reached before so many items can be due
+        self._due_items = 0
 
     @property
     def counts(self) -> rate_limiters.Counts:
@@ -197,13 +199,22 @@ class LocalTable:
         self.order.remove_until(self.order.next_key)
 
     def can_insert(self, num_items: int) -> bool:
-        return not self.pending and self._limiter.can_insert(self.counts, num_items)
+        return not self.pending and (num_items <= self._room or self._limiter.can_insert(self.counts, num_items))
 
     def can_sample(self, num_items: int) -> bool:
         return self.order.can_draw(num_items) and self._limiter.can_sample(self.counts, num_items)
 
     def due(self, num_items: int) -> bool:
-        return self._limiter.due(self.counts, num_items) and self.order.can_draw(num_items)
+        order = self.order
+        # Asked at every step, and before so many inserts the answer is known: samples only put it off.
+        if order.next_key < self._due_key and num_items >= self._due_items:
+            return False
+        counts = self.counts
+        if self._limiter.due(counts, num_items):
+            return order.can_draw(num_items)
+        self._due_key = order.next_key + self._limiter.inserts_until_due(counts, num_items)
+        self._due_items = num_items
+        return False
 
     def check_dataset(self, num_items: int) -> None:
         """Raises ValueError if the table could never give so many items at once."""
@@ -274,7 +285,7 @@ class LocalTable:
         names = self._records.dtype.names or ()
         self._num_samples = int(state["num_samples"])
         self._inserts_at_sample = int(state["inserts_at_sample"])
-        self._room = 0
+        self._room = self._due_key = 0
         self.order.restore(state["order"])
         slots = self.order.slots()
         for name in names:

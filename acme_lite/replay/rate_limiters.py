@@ -48,6 +48,9 @@ class Limiter(Protocol):
         True only where `can_sample` is.
         """
 
+    def inserts_until_due(self, counts: Counts, num_items: int) -> int:
+        """Returns how many more inserts there must be, at the least, before so many are `due`, which they are not."""
+
     def check(self, num_items: int, max_size: int) -> None:
         """Raises ValueError if a table of this size could never give so many items at once."""
 
@@ -82,6 +85,9 @@ class MinSize:
     def due(self, counts: Counts, num_items: int) -> bool:
         """Once per insertion: without a ratio, a single-threaded runner alternates."""
         return counts.size >= self.min_size and counts.inserts > counts.inserts_at_sample
+
+    def inserts_until_due(self, counts: Counts, num_items: int) -> int:
+        return max(1, self.min_size - counts.size)
 
     def check(self, num_items: int, max_size: int) -> None:
         pass
@@ -140,6 +146,11 @@ class SampleToInsertRatio:
     def due(self, counts: Counts, num_items: int) -> bool:
         return counts.size >= self.min_size and self.balance(counts) >= num_items
 
+    def inserts_until_due(self, counts: Counts, num_items: int) -> int:
+        lag = (num_items - self.balance(counts)) / self.samples_per_insert
+        # One less than computed, since the quotient is rounded.
+        return max(1, self.min_size - counts.size, math.ceil(lag) - 1)
+
     def check(self, num_items: int, max_size: int) -> None:
         if num_items > self.error_buffer:
             raise ValueError(
@@ -179,6 +190,9 @@ class Queue:
 
     def due(self, counts: Counts, num_items: int) -> bool:
         return self.can_sample(counts, num_items)
+
+    def inserts_until_due(self, counts: Counts, num_items: int) -> int:
+        return max(1, num_items - (counts.inserts - counts.samples))
 
     def check(self, num_items: int, max_size: int) -> None:
         if num_items > min(self.size, max_size):

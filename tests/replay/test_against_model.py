@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from acme_lite import replay
+from acme_lite.replay import rate_limiters
 from tests.replay import models, steps
 
 LIMITERS = {
@@ -98,3 +99,31 @@ def test_min_size_is_due_once_per_insert(make_replay):
     stream.transitions(1)
     stream.writer.flush(10.0)
     assert dataset.due()
+
+
+@pytest.mark.parametrize(
+    "limiter",
+    [
+        rate_limiters.MinSize(7),
+        rate_limiters.Queue(40),
+        rate_limiters.SampleToInsertRatio(0.3, min_size=5, error_buffer=9),
+        rate_limiters.SampleToInsertRatio(3.7, min_size=12, error_buffer=90),
+    ],
+)
+def test_nothing_is_due_before_the_inserts_that_a_limiter_names(limiter):
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        inserts = int(rng.integers(60))
+        samples = int(rng.integers(inserts + 1) * rng.choice([0.2, 1.0, 3.0]))
+        counts = rate_limiters.Counts(inserts, samples, inserts, int(rng.integers(inserts + 1)))
+        num_items = int(rng.integers(1, 20))
+        if limiter.due(counts, num_items):
+            continue
+        least = limiter.inserts_until_due(counts, num_items)
+        assert least >= 1
+        for more in range(1, least):
+            later = counts._replace(inserts=inserts + more, size=inserts + more)
+            assert not limiter.due(later, num_items)
+        # And the bound is no idle one: at most two more are due, where the limiter samples at all.
+        later = counts._replace(inserts=inserts + least + 1, size=inserts + least + 1)
+        assert limiter.due(later, num_items)
