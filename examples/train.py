@@ -56,10 +56,10 @@ def command(agent: str) -> Any:
     return main
 
 
-registry = tyro.constructors.ConstructorRegistry()
+rules = tyro.constructors.ConstructorRegistry()
 
 
-@registry.primitive_rule
+@rules.primitive_rule
 def schedule_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
     """Reads a schedule as INITIAL:FINAL:STEPS."""
     if info.type is not learning.LinearSchedule:
@@ -75,4 +75,4 @@ def schedule_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructor
 
 if __name__ == "__main__":
     commands = {agent: command(agent) for agent in agents.NAMES}
-    tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, registry=registry)
+    tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, registry=rules)
