@@ -303,6 +303,9 @@ class StuckLimiter:
 
     due = can_sample
 
+    def inserts_until_due(self, counts, num_items):
+        return 1
+
     def check(self, num_items, max_size):
         pass
 
