@@ -223,6 +223,8 @@ class _Run:
     def _learn(self) -> None:
         start = time.perf_counter()
         self._parts.learner.step()
+        # Large updates run on after the call has returned, and the next action would wait for them: that is learning.
+        jax.block_until_ready(self._parts.learner.get_variables(("policy",)))
         self._learning_seconds += time.perf_counter() - start
 
     def _act(self) -> None:
