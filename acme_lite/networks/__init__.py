@@ -2,9 +2,11 @@
 
 from acme_lite.networks.feed_forward import FeedForwardNetwork, from_haiku
 from acme_lite.networks.heads import action_values
+from acme_lite.networks.legal_actions import ACTION_MASK, mask_illegal, split_action_mask
 from acme_lite.networks.torsos import Torso, atari_torso, concatenate, default_torso, is_image, mlp_torso
 
 __all__ = [
+    "ACTION_MASK",
     "FeedForwardNetwork",
     "Torso",
     "action_values",
@@ -13,5 +15,7 @@ __all__ = [
     "default_torso",
     "from_haiku",
     "is_image",
+    "mask_illegal",
     "mlp_torso",
+    "split_action_mask",
 ]

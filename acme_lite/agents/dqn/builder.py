@@ -7,9 +7,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 import jax
-import jax.numpy as jnp
 
 from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import networks as networks_lib
 from acme_lite.agents.dqn import learning as dqn_learning
 from acme_lite.agents.dqn import networks as dqn_networks
 
@@ -110,8 +110,7 @@ class DQNBuilder:
         evaluation: bool = False,
         actor: core.ActorId = core.ActorId(),
     ) -> acting.ActorCore:
-        num_actions = dqn_networks.check_action_spec(spec).num_values
-        dtype = spec.action.dtype
+        dtype = dqn_networks.check_action_spec(spec).dtype
         config = self.config
         if evaluation:
             fixed_epsilon: float | None = config.evaluation_epsilon
@@ -125,14 +124,10 @@ class DQNBuilder:
             fixed_epsilon = None
 
         def select_action(params: types.Params, observation: types.ArrayTree, key: jax.Array) -> jax.Array:
-            greedy = jnp.argmax(networks.apply(params["params"], observation), axis=-1).astype(dtype)
-            if fixed_epsilon == 0:
-                return greedy
             epsilon = params["epsilon"] if fixed_epsilon is None else fixed_epsilon
-            # One block of uniforms serves both choices: drawing integers costs more than the network.
-            uniform = jax.random.uniform(key, (2, *greedy.shape))
-            explored = jnp.floor(uniform[1] * num_actions).astype(dtype)
-            return jnp.where(uniform[0] < epsilon, explored, greedy)
+            _, action_mask = networks_lib.split_action_mask(observation)
+            values = networks.apply(params["params"], observation)
+            return acting.epsilon_greedy(key, values, epsilon, action_mask=action_mask).astype(dtype)
 
         return acting.feed_forward(select_action)
 

@@ -68,7 +68,8 @@ def q_learning_loss(
     """
     q_tm1 = apply(params, batch.observation)
     q_t = apply(target_params, batch.next_observation)
-    q_t_selector = apply(params, batch.next_observation) if config.double_q else q_t
+    _, action_mask = networks.split_action_mask(batch.next_observation)
+    q_t_selector = networks.mask_illegal(apply(params, batch.next_observation) if config.double_q else q_t, action_mask)
     discount_t = config.discount * batch.discount
     td = jax.vmap(rlax.double_q_learning)(q_tm1, batch.action, batch.reward, discount_t, q_t, q_t_selector)
     losses = 0.5 * jnp.square(td) if config.huber_delta is None else rlax.huber_loss(td, config.huber_delta)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 
-from acme_lite import networks, specs
+from acme_lite import networks, specs, types
 
 
 def check_action_spec(spec: specs.EnvironmentSpec) -> specs.DiscreteArray:
@@ -34,8 +35,11 @@ def make_networks(
     num_actions = check_action_spec(spec).num_values
     # With ReLU and biases that begin at zero, values grow in proportion to the observation, and bootstrapping along an
     # episode whose observations grow diverges: on CartPole-v1 to 1e7 with seeds that tanh solves.
-    torso = networks.default_torso(spec.observation, hidden_sizes, jnp.tanh)
-    return networks.from_haiku(
-        lambda observation: networks.action_values(torso(observation), num_actions, duelling=duelling),
-        spec.observation,
-    )
+    observation_spec, _ = networks.split_action_mask(spec.observation)
+    torso = networks.default_torso(observation_spec, hidden_sizes, jnp.tanh)
+
+    def action_values(observation: types.ArrayTree) -> jax.Array:
+        features = torso(networks.split_action_mask(observation)[0])
+        return networks.action_values(features, num_actions, duelling=duelling)
+
+    return networks.from_haiku(action_values, spec.observation)
