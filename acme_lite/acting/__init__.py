@@ -3,5 +3,14 @@
 from acme_lite.acting.actor_core import ActorCore, extras_spec, feed_forward, initial_state
 from acme_lite.acting.exploration import epsilon_greedy
 from acme_lite.acting.policy_actor import PolicyActor
+from acme_lite.acting.variable_client import VariableClient
 
-__all__ = ["ActorCore", "PolicyActor", "epsilon_greedy", "extras_spec", "feed_forward", "initial_state"]
+__all__ = [
+    "ActorCore",
+    "PolicyActor",
+    "VariableClient",
+    "epsilon_greedy",
+    "extras_spec",
+    "feed_forward",
+    "initial_state",
+]
