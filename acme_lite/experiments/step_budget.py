@@ -1,0 +1,58 @@
+"""Sharing out the environment steps of a run among its actors."""
+
+from __future__ import annotations
+
+import threading
+import time
+
+from acme_lite import counting
+
+
+class StepBudget:
+    """Leases blocks of environment steps to actors, so that all of them together make `num_steps`.
+
+    An actor makes the steps of its lease, adds them to the counter, and only then asks for the next one. Asking again
+    gives back what was left of the last lease: an actor that died and was started again makes the steps that its
+    predecessor did not count. A lease that no count has followed for `lease_seconds` goes to others, since its actor
+    may never come back. Safe from several threads.
+    """
+
+    def __init__(self, num_steps: int, counter: counting.Counter, *, lease_seconds: float = 300.0):
+        """Makes a budget.
+
+        Args:
+            num_steps: environment steps of the run, at least 1.
+            counter: counts `actor_steps`; what it has counted already is spent.
+            lease_seconds: how long a lease lasts, greater than 0; longer than the slowest actor takes for one.
+
+        Raises:
+            ValueError: an argument is out of its range.
+        """
+        if num_steps < 1:
+            raise ValueError(f"num_steps must be at least 1, got {num_steps}.")
+        if not lease_seconds > 0:
+            raise ValueError(f"lease_seconds must be greater than 0, got {lease_seconds}.")
+        self._num_steps = num_steps
+        self._counter = counter
+        self._lease_seconds = lease_seconds
+        self._leases: dict[int, tuple[int, float]] = {}  # actor -> (steps, when)
+        self._lock = threading.Lock()
+
+    def lease(self, actor: int, num_steps: int) -> int | None:
+        """Returns how many steps the actor may make now, at most `num_steps`; None once all steps are made.
+
+        0 means that the rest is leased to others: ask again, since one of them may die.
+        """
+        now = time.monotonic()
+        with self._lock:
+            self._leases.pop(actor, None)
+            self._leases = {
+                other: lease for other, lease in self._leases.items() if now - lease[1] < self._lease_seconds
+            }
+            left = self._num_steps - self._counter.get_counts().get("actor_steps", 0)
+            if left <= 0:
+                return None
+            granted = min(num_steps, max(left - sum(steps for steps, _ in self._leases.values()), 0))
+            if granted:
+                self._leases[actor] = (granted, now)
+            return granted
