@@ -18,6 +18,7 @@ _SUBMODULES = frozenset(
         "acting",
         "adders",
         "agents",
+        "checkpointing",
         "core",
         "counting",
         "environment_loop",

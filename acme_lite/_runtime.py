@@ -58,7 +58,7 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
             raise
-        raise ImportError(f"{purpose} needs the package {error.name!r}: pip install 'acme-lite[{extra}]'") from error
+        raise ImportError(f"{purpose} needs the package {error.name!r}: pip install '.[{extra}]'") from error
 
 
 def python_library_folders() -> list[pathlib.Path]:

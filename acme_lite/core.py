@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import dm_env
 
@@ -26,8 +26,39 @@ if TYPE_CHECKING:
     from acme_lite import acting, adders, counting, loggers, replay, specs
 
 
+@runtime_checkable
+class Saveable(Protocol):
+    """What a part has beside its own interface if it carries something that a resumed run needs.
+
+    Actors, adders, writers, loops, vector environments, observers and loggers may have it. A part without it begins
+    anew when a run is resumed; `docs/resume.md` says what is lost then.
+    """
+
+    def save(self) -> Any:
+        """Returns the state between two steps: a tree of what a checkpoint holds, see `checkpointing.trees`.
+
+        None where it cannot be saved: then the part begins anew. Nothing changes by it.
+        """
+
+    def restore(self, state: Any) -> None:
+        """Puts back what `save` returned into a part that was made alike."""
+
+
+def save(part: Any) -> Any:
+    """Returns the state of a part; None where it has none that can be saved."""
+    return part.save() if isinstance(part, Saveable) else None
+
+
+def restore(part: Any, state: Any) -> bool:
+    """Puts a state back that `save` returned; returns False where the part begins anew instead."""
+    if state is None or not isinstance(part, Saveable):
+        return False
+    part.restore(state)
+    return True
+
+
 class Actor(Protocol):
-    """Acts in the N members of a vector environment and records what happens."""
+    """Acts in the N members of a vector environment and records what happens; may be `Saveable`."""
 
     def select_action(self, observation: types.ArrayTree) -> types.ArrayTree:
         """Returns `[N, ...]` actions for `[N, ...]` observations."""

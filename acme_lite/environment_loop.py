@@ -49,7 +49,10 @@ class RunResult(NamedTuple):
 
 
 class EnvironmentLoopObserver(Protocol):
-    """Watches the steps, and has metrics of each episode at its end. It sees what the actor sees."""
+    """Watches the steps, and has metrics of each episode at its end. It sees what the actor sees.
+
+    It begins anew, with `observe_first`, when a run is resumed.
+    """
 
     def observe_first(self, timestep: dm_env.TimeStep) -> None:
         """Takes the first step of every member, with fields `[N, ...]`."""
@@ -115,6 +118,7 @@ class EnvironmentLoop:
         self._label = label
         self._timestep: dm_env.TimeStep | None = None
         self._num_to_reset = 0
+        self._resumed = False  # the next step begins the episodes that follow those of a saved loop
         self._returns = [0.0] * self.num_envs
         self._vector_steps = 0
         self._episode_starts = [0] * self.num_envs  # in vector steps; the call that resets a member comes before
@@ -147,8 +151,11 @@ class EnvironmentLoop:
         self.environment_seconds += stepped - chosen
         self.adding_seconds += observed - stepped
         self.acting_seconds += chosen - begun + updated - observed
-        for observer in self._observers:
-            observer.observe(action, timestep)
+        if self._resumed:
+            self._begin_observers(timestep)
+        else:
+            for observer in self._observers:
+                observer.observe(action, timestep)
 
         self._timestep = timestep
         counted = self.num_envs - self._num_to_reset
@@ -196,6 +203,53 @@ class EnvironmentLoop:
         self._counter.increment(**{f"{self._label}_steps": self.steps - self._steps_reported})
         self._steps_reported = self.steps
 
+    def save(self) -> dict[str, Any]:
+        """Returns the counts and, where every episode has just ended, the last steps.
+
+        Environment, actor and adder are saved by whoever made them.
+        """
+        all_ended = self._timestep is not None and self._num_to_reset == self.num_envs
+        return {
+            "steps": self.steps,
+            "num_episodes": self.num_episodes,
+            "vector_steps": self._vector_steps,
+            "steps_reported": self._steps_reported,
+            "row_steps": self._row_steps,
+            "row_seconds": _clock() - self._row_time,
+            "seconds": (self.environment_seconds, self.acting_seconds, self.adding_seconds),
+            "timestep": tuple(self._timestep) if all_ended and self._timestep is not None else None,
+        }
+
+    def restore(self, state: dict[str, Any], *, go_on: bool = True) -> None:
+        """Puts back what `save` returned.
+
+        Where every episode had just ended, the next step is the one that followed. Otherwise, episodes that were not
+        over are dropped: the next step resets all members.
+
+        Args:
+            state: what `save` returned.
+            go_on: whether environment and actor were restored, too; else all members are reset.
+        """
+        self.steps = state["steps"]
+        self.num_episodes = state["num_episodes"]
+        self._vector_steps = state["vector_steps"]
+        self._steps_reported = state["steps_reported"]
+        self._row_steps = state["row_steps"]
+        self._row_time = _clock() - state["row_seconds"]
+        self.environment_seconds, self.acting_seconds, self.adding_seconds = state["seconds"]
+        self.finished = []
+        self._returns = [0.0] * self.num_envs
+        self._resumed = go_on and state["timestep"] is not None
+        self._timestep = dm_env.TimeStep(*state["timestep"]) if self._resumed else None
+        self._num_to_reset = self.num_envs if self._resumed else 0
+        # The step that begins an episode counts as a vector step where it follows another one.
+        self._episode_starts = [self._vector_steps + self._resumed] * self.num_envs
+
+    def _begin_observers(self, timestep: dm_env.TimeStep) -> None:
+        self._resumed = False
+        for observer in self._observers:
+            observer.observe_first(timestep)
+
     def _reset(self) -> dm_env.TimeStep:
         begun = _clock()
         timestep = self._environment.reset()
@@ -205,7 +259,8 @@ class EnvironmentLoop:
         self.adding_seconds += _clock() - reset
         for observer in self._observers:
             observer.observe_first(timestep)
-        self._row_time = begun
+        if not self._vector_steps:
+            self._row_time = begun
         return timestep
 
     def _end_episodes(self, members: list[int]) -> None:

@@ -87,6 +87,18 @@ class PolicyActor:
             extras = self._extras
             self._adder.add(action, next_timestep, extras and jax.tree.map(np.asarray, extras))
 
+    def save(self) -> dict[str, Any]:
+        """Returns key, recurrent state and the variables in use; the adder is saved by whoever made it."""
+        state = {"key": self._key, "params": self._params, "state": self._state, "first": self._first}
+        return jax.device_get(state)
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._params, self._state, self._key = jax.device_put(
+            (state["params"], state["state"], state["key"]), self._device
+        )
+        self._first = state["first"]
+        self._source = None  # the next `update` looks for newer variables
+
     def update(self, wait: bool = False) -> None:
         (source,) = self._variables.get_variables(("policy",))
         if source is not self._source:

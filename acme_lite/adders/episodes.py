@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dm_env
 import numpy as np
 
@@ -64,6 +66,14 @@ class EpisodeAdder:
 
     def reset(self) -> None:
         self._streams.drop()
+
+    def save(self) -> dict[str, Any] | None:
+        streams = self._streams.save()
+        return streams and {"streams": streams, "limit": self._limit}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._streams.restore(state["streams"])
+        self._limit = state["limit"]
 
     def _check_lengths(self) -> None:
         lengths = self._streams.row + 2 - self._streams.first

@@ -13,7 +13,7 @@ class Adder(Protocol):
     """Turns the steps of N streams into rows and items of a replay.
 
     All arguments have a leading `[N]` axis. In `add`, a member whose previous step was `LAST` gets the `FIRST` step of
-    its next episode, and its action, reward and discount are not recorded.
+    its next episode, and its action, reward and discount are not recorded. An adder may be `core.Saveable`.
     """
 
     def add_first(self, timestep: dm_env.TimeStep) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 import dm_env
 import numpy as np
@@ -94,6 +95,15 @@ class SequenceAdder:
     def reset(self) -> None:
         dropped = self._streams.drop()
         self._start = np.where(dropped, self._streams.row + 1, self._start)
+
+    def save(self) -> dict[str, Any] | None:
+        streams = self._streams.save()
+        return streams and {"streams": streams, "start": self._start.copy(), "next_row": self._next_row}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._streams.restore(state["streams"])
+        self._start = np.array(state["start"])
+        self._next_row = state["next_row"]
 
     def _create_due_windows(self) -> None:
         """Creates the windows whose last row has just been completed."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import dm_env
 import jax
 import numpy as np
 
-from acme_lite import types
+from acme_lite import core, types
 from acme_lite.replay import interface
 
 _FIRST = int(dm_env.StepType.FIRST)
@@ -82,6 +84,29 @@ class Streams:
         self._check(fields, next_timestep)
         self._step_across_episodes(fields, next_timestep)
         return False
+
+    def save(self) -> dict[str, Any] | None:
+        """Returns where the streams are, and the writer's state; None where the writer has none."""
+        writer = core.save(self._writer)
+        if writer is None:
+            return None
+        return {
+            "writer": writer,
+            "row": self.row,
+            "first": self.first.copy(),
+            "ended": self.ended.copy(),
+            "started": self._started,
+            "mid_steps": np.frombuffer(self._mid_steps, np.uint8),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._writer.restore(state["writer"])  # type: ignore[attr-defined]  # it has saved a state
+        self.row = state["row"]
+        self.first = np.array(state["first"])
+        self.ended = np.array(state["ended"])
+        self._started = state["started"]
+        self._mid_steps = state["mid_steps"].tobytes()
+        self._checked = self._inside = False  # the next step looks
 
     def _step_across_episodes(self, fields: dict[str, types.ArrayTree], next_timestep: dm_env.TimeStep) -> None:
         begun = self.ended

@@ -79,6 +79,18 @@ class NStepTransitionAdder:
     def reset(self) -> None:
         self._streams.drop()
 
+    def save(self) -> dict[str, Any] | None:
+        streams = self._streams.save()
+        if streams is None:
+            return None
+        return {"streams": streams, "history": list(self._history), "newest_first": self._newest_first}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self._streams.restore(state["streams"])
+        self._history.clear()
+        self._history.extend(state["history"])
+        self._newest_first = state["newest_first"]
+
     def _returns(self, reward: np.ndarray, discount: np.ndarray) -> tuple[list[Any], list[Any]]:
         """Returns [R of the last k steps] and [D of the last k steps] for k = 1, 2, ..., each a float or `[N]`.
 

@@ -66,6 +66,15 @@ class SyncVectorEnvironment:
         """`[N]` number of episodes that each member has started since it was seeded."""
         return self._episodes.copy()
 
+    def save(self) -> types.IntArray:
+        """Returns what the next episodes follow from: how many each member has started."""
+        return self.episodes
+
+    def restore(self, state: types.IntArray) -> None:
+        """Puts back what `save` returned; episodes that are not over are dropped."""
+        self._episodes = seeding.check_episodes(state, self.num_envs)
+        self._ended = [True] * self.num_envs
+
     def reset(self) -> dm_env.TimeStep:
         return self._stack([self._start(member) for member in range(self.num_envs)])
 

@@ -27,6 +27,26 @@ class EvaluationConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class CheckpointConfig:
+    """When a run writes down where it is, so that it goes on after a crash; see `docs/resume.md`."""
+
+    directory: str | pathlib.Path | None = None
+    """Where the folder of this run's checkpoints lies; in the run's directory unless given."""
+    every_steps: int = 50_000
+    """Environment steps from one checkpoint to the next; written at the first end of an episode from then on."""
+    include_replay: bool = True
+    """Whether the replay is saved, too; otherwise a resumed run fills it anew before it goes on learning."""
+    max_replay_bytes: int = 1_000_000_000
+    """Bytes that a full replay may take to be saved; a greater one is left out."""
+    keep: int = 2
+    """Checkpoints kept while the run goes on. When it has finished, all are removed."""
+
+    def __post_init__(self):
+        checks.at_least(self, 1, "every_steps", "keep")
+        checks.at_least(self, 0, "max_replay_bytes")
+
+
+@dataclasses.dataclass(frozen=True)
 class ExperimentConfig:
     """An agent, an environment, and how long they meet.
 
@@ -38,6 +58,7 @@ class ExperimentConfig:
         seed: from which all randomness of the run derives.
         network_factory: `(spec) -> networks`; the builder's own unless given.
         evaluation: when to evaluate; None never does.
+        checkpointing: when to write what a run that is started again goes on from; None never does.
         directory: where the run's files go; derived from agent, environment, seed and config (below `runs/`) unless
             given.
         logger_factory: `(label) -> Logger`; CSV files and TensorBoard events in the run's directory unless given.
@@ -51,6 +72,7 @@ class ExperimentConfig:
     seed: int = 0
     network_factory: Callable[[specs.EnvironmentSpec], Any] | None = None
     evaluation: EvaluationConfig | None = dataclasses.field(default_factory=EvaluationConfig)
+    checkpointing: CheckpointConfig | None = dataclasses.field(default_factory=CheckpointConfig)
     directory: str | pathlib.Path | None = None
     logger_factory: Callable[[str], loggers.Logger] | None = None
     observers: Sequence[EnvironmentLoopObserver] = ()
@@ -93,7 +115,7 @@ class ExperimentResult:
         variables: name -> tree, the learner's final variables, on the host.
         finished: False if the run was interrupted.
         seconds: name -> seconds of the run spent on it: `environment`, `acting`, `adding`, `sampling`, `learning`,
-            `evaluating`, and `total`.
+            `evaluating`, `checkpointing`, and `total`.
     """
 
     directory: pathlib.Path

@@ -7,14 +7,15 @@ import dataclasses
 import functools
 import pathlib
 import time
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
 import jax
 import numpy as np
 
-from acme_lite import acting, core, counting, environments, loggers, replay, specs
-from acme_lite.environment_loop import EnvironmentLoop
-from acme_lite.experiments import config, policies, run_directory, timing
+from acme_lite import checkpointing, core, loggers, specs
+from acme_lite.experiments import checkpoints, config, interrupts, policies, run_directory
+from acme_lite.experiments import parts as parts_lib
 
 
 class Deadlock(RuntimeError):
@@ -26,127 +27,110 @@ def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) 
 
     One thread decides, at fixed step counts: learn if the limiter gives a batch and samples lag behind the ratio, else
     act if it takes the inserts of one step. So samples stay in the middle of the limiter's window, and the same seed
-    gives the same run, bit for bit, on one machine and core count. The first Ctrl-C ends the run with what it has;
-    after an error the variables and the curve are written, too.
+    gives the same run, bit for bit, on one machine and core count. The first Ctrl-C ends the run after this step with
+    what it has, the second at once; after an error the variables and the curve are written, too.
+
+    A run that did not come to its end, started again, goes on from its last checkpoint (`docs/resume.md`).
 
     Args:
         experiment: what to run.
         quiet: whether to print nothing.
 
     Raises:
+        CheckpointError: the run was started before, and none of its checkpoints can be read.
         Deadlock: the limiter lets neither side go on; holds its counts.
         NonFiniteMetricError: learning went wrong; names the learner step and the metric.
+        DiskFullError: logs or a checkpoint could not be written.
+        RuntimeError: the same run is under way in another process.
         ValueError: the directory that was named belongs to another run.
     """
-    seeds = _make_seeds(experiment.seed)
-    with contextlib.ExitStack() as stack:
-        environment = _make_environment(experiment, experiment.num_envs, seeds.environment)
+    seeds = parts_lib.make_seeds(experiment.seed)
+    with _explained_full_disk(experiment), contextlib.ExitStack() as stack:
+        environment = parts_lib.make_environment(experiment, experiment.num_envs, seeds.environment)
         stack.callback(environment.close)
         spec = specs.make_environment_spec(environment)
         # Before the directory: an agent that cannot act in this environment must not claim it.
         networks = (experiment.network_factory or experiment.builder.make_networks)(spec)
         name = environment.name
-        directory = _make_directory(experiment, name)
-        make_logger = experiment.logger_factory or loggers.make_logger_factory(directory)
-
-        def make_closed_logger(label: str) -> loggers.Logger:
-            logger = make_logger(label)
-            stack.callback(logger.close)
-            return logger
-
+        description = _describe(experiment, name)
+        directory = _make_directory(experiment, name, description)
+        stack.callback(directory.close)
+        logs = _Logs(experiment.logger_factory or loggers.make_logger_factory(directory.path))
+        stack.callback(logs.close)
         evaluation_environment = None
         if experiment.evaluation is not None:
-            evaluation_environment = _make_environment(experiment, 1, seeds.evaluation)
+            evaluation_environment = parts_lib.make_environment(experiment, 1, seeds.evaluation)
             stack.callback(evaluation_environment.close)
-        parts = _make_parts(experiment, networks, environment, evaluation_environment, seeds, make_closed_logger)
+        parts = parts_lib.make_parts(experiment, networks, environment, evaluation_environment, seeds, logs.make)
         stack.callback(parts.replay.close)
+        schedule = None
+        if experiment.checkpointing is not None:
+            opened = checkpoints.open_checkpoints(experiment.checkpointing, directory.path)
+            schedule = checkpoints.Schedule(experiment.checkpointing, opened, run_directory.config_hash(description))
+        run = _Run(experiment, parts, logs, schedule)
         title = f"{_agent_name(experiment)} {name}"
+        beginning = run.resume() if directory.resumed else run.check()
         if not quiet:
             megabytes = parts.replay.info().num_bytes / 1e6
-            print(f"{title}: writes to {directory}; the replay takes {megabytes:,.1f} MB when it is full.")
-        with loggers.Progress(experiment.max_num_actor_steps, title, quiet=quiet) as progress:
-            run = _Run(experiment, parts, progress, make_closed_logger("time_split"))
+            print(f"{title}: writes to {directory.path}; the replay takes {megabytes:,.1f} MB when it is full.")
+            if beginning:
+                print(f"{title}: {beginning}")
+        steps, most = parts.training.loop.steps, experiment.max_num_actor_steps
+        with loggers.Progress(most, title, start_steps=steps, quiet=quiet) as progress:
             try:
-                finished = run.go()
+                finished = run.go(progress, quiet=quiet)
             except Exception:
                 with contextlib.suppress(Exception):  # the first error is the one to hear of
                     parts.learner.close()
-                    _write_curve(run.result(directory, finished=False), run.training, title)
+                    _write_curve(run.result(directory.path, finished=False), run.training, title)
                 raise
-        result = run.result(directory, finished=finished)
+        result = run.result(directory.path, finished=finished)
         curve = _write_curve(result, run.training, f"{title}, seed {experiment.seed}")
         _write_policy(result, parts)
+        if finished and schedule is not None:
+            schedule.clear()
     if not quiet:
         print(_summary(result, curve))
     return result
 
 
-class _Seeds(NamedTuple):
-    """Independent seeds for the parts of a run."""
-
-    environment: int
-    evaluation: int
-    replay: int
-    learner: jax.Array
-    actor: jax.Array
-    evaluator: jax.Array
-
-
-def _make_seeds(seed: int) -> _Seeds:
-    environment, evaluation, dataset = (np.random.SeedSequence(seed).generate_state(3) // 2).tolist()
-    return _Seeds(environment, evaluation, dataset, *jax.random.split(jax.random.key(seed), 3))
+@contextlib.contextmanager
+def _explained_full_disk(experiment: config.ExperimentConfig) -> Iterator[None]:
+    """Says what to do where an error means that the disk is full, whoever was writing."""
+    try:
+        yield
+    except Exception as error:
+        directory = pathlib.Path(experiment.directory or "runs")
+        advice = "Make room, and start the run again: it goes on from its last checkpoint, if it has one."
+        explained = checkpointing.disk_full(error, directory, "The run's files", advice)
+        if explained is None or explained is error:
+            raise
+        raise explained from error
 
 
-class _Parts(NamedTuple):
-    """The parts of a run, put together."""
+class _Logs:
+    """The loggers of a run, which are saved and closed together."""
 
-    spec: specs.EnvironmentSpec
-    evaluation_policy: acting.ActorCore
-    variable_names: list[str]
-    replay: replay.Replay
-    dataset: timing.TimedDataset
-    learner: core.Learner
-    loop: EnvironmentLoop
-    evaluator: EnvironmentLoop | None
-    counter: counting.Counter
+    def __init__(self, make_logger: loggers.LoggerFactory):
+        self._make_logger = make_logger
+        self._loggers: dict[str, loggers.Logger] = {}
 
+    def make(self, label: str) -> loggers.Logger:
+        """Makes a logger."""
+        self._loggers[label] = self._make_logger(label)
+        return self._loggers[label]
 
-def _make_parts(
-    experiment: config.ExperimentConfig,
-    networks: Any,
-    environment: environments.VectorEnvironment,
-    evaluation_environment: environments.VectorEnvironment | None,
-    seeds: _Seeds,
-    make_logger: loggers.LoggerFactory,
-) -> _Parts:
-    builder = experiment.builder
-    spec = specs.make_environment_spec(environment)
-    policy = builder.make_policy(networks, spec)
-    evaluation_policy = builder.make_policy(networks, spec, evaluation=True)
-    shapes = jax.eval_shape(functools.partial(builder.init_variables, networks, spec), jax.random.key(0))
-    extras_spec = acting.extras_spec(policy, shapes["policy"], spec.observation)
-    tables = builder.make_tables(spec, extras_spec)
-    local = replay.LocalReplay([table.widened(experiment.num_envs) for table in tables])
-    adder = builder.make_adder(local.writer(experiment.num_envs), spec, extras_spec)
-    dataset = timing.TimedDataset(builder.make_dataset(local, seed=seeds.replay))
-    counter = counting.Counter()
-    learner = builder.make_learner(
-        networks, spec, dataset, key=seeds.learner, counter=counter, logger=make_logger("learner")
-    )
-    actor = builder.make_actor(policy, learner, adder, key=seeds.actor, num_envs=experiment.num_envs)
-    loop = EnvironmentLoop(
-        environment, actor, counter=counter, logger=make_logger("actor"), observers=experiment.observers
-    )
-    evaluator = None
-    if evaluation_environment is not None:
-        evaluator = EnvironmentLoop(
-            evaluation_environment,
-            builder.make_actor(evaluation_policy, learner, None, key=seeds.evaluator, num_envs=1),
-            counter=counter,
-            logger=make_logger("evaluator"),
-            label="evaluator",
-        )
-    return _Parts(spec, evaluation_policy, sorted(shapes), local, dataset, learner, loop, evaluator, counter)
+    def save(self) -> dict[str, Any]:
+        return {label: core.save(logger) for label, logger in self._loggers.items()}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        for label, logger in self._loggers.items():
+            core.restore(logger, state[label])
+
+    def close(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for logger in self._loggers.values():
+                stack.callback(logger.close)
 
 
 class _Run:
@@ -160,31 +144,83 @@ class _Run:
     def __init__(
         self,
         experiment: config.ExperimentConfig,
-        parts: _Parts,
-        progress: loggers.Progress,
-        time_logger: loggers.Logger,
+        parts: parts_lib.Parts,
+        logs: _Logs,
+        schedule: checkpoints.Schedule | None,
     ):
         self.evaluations: list[config.Evaluation] = []
         self.training: tuple[list[int], list[float]] = ([], [])
         self._experiment = experiment
         self._parts = parts
-        self._progress = progress
-        self._time_logger = time_logger
+        self._loop = parts.training.loop
+        self._logs = logs
+        self._time_logger = logs.make("time_split")
+        self._schedule = schedule
+        evaluation = experiment.evaluation
+        self._evaluation_period = experiment.max_num_actor_steps if evaluation is None else evaluation.every_steps
+        self._next_evaluation = self._evaluation_period
         self._learning_seconds = 0.0
         self._evaluating_seconds = 0.0
         self._start = time.perf_counter()
 
-    def go(self) -> bool:
+    def check(self) -> str:
+        """Fails now, and not at the first checkpoint, if a part's state cannot be saved; returns a line to print."""
+        settings = self._experiment.checkpointing
+        if settings is None:
+            return ""
+        checkpointing.flatten(self._parts.save(include_replay=False))
+        if self._include_replay() or not settings.include_replay:
+            return ""
+        most = settings.max_replay_bytes
+        return f"the replay is greater than CheckpointConfig.max_replay_bytes = {most:,}; checkpoints leave it out."
+
+    def resume(self) -> str:
+        """Goes on from the newest checkpoint that is whole; returns a line to print."""
+        assert self._schedule is not None
+        state, path = self._schedule.load()
+        self._parts.restore(state["parts"])
+        self._logs.restore(state["logs"])
+        self.evaluations = [
+            config.Evaluation(steps, tuple(returns.tolist())) for steps, returns in state["evaluations"]
+        ]
+        steps, returns = state["training"]
+        self.training = (steps.tolist(), returns.tolist())
+        self._next_evaluation = state["next_evaluation"]
+        seconds = state["seconds"]
+        self._learning_seconds, self._evaluating_seconds = (
+            seconds["learning"] + seconds["sampling"],
+            seconds["evaluating"],
+        )
+        self._parts.dataset.seconds, self._schedule.seconds = seconds["sampling"], seconds["checkpointing"]
+        self._start = time.perf_counter() - seconds["total"]
+        return f"goes on after environment step {self._loop.steps:,}, from {path}."
+
+    def save(self) -> dict[str, Any]:
+        """Returns the state of the whole run between two steps, and changes nothing."""
+        return {
+            "parts": self._parts.save(include_replay=self._include_replay()),
+            "logs": self._logs.save(),
+            "evaluations": [(one.actor_steps, np.array(one.returns)) for one in self.evaluations],
+            "training": (np.array(self.training[0], np.int64), np.array(self.training[1], np.float64)),
+            "next_evaluation": self._next_evaluation,
+            "seconds": self.seconds(),
+        }
+
+    def go(self, progress: loggers.Progress, *, quiet: bool) -> bool:
         """Runs to the end; returns False if Ctrl-C ended it before."""
+        self._progress = progress
         finished = False
-        with contextlib.suppress(KeyboardInterrupt):
-            self._act_and_learn()
-            self._parts.learner.close()
-            if not self.evaluations or self.evaluations[-1].actor_steps != self._parts.loop.steps:
-                self._evaluate()
-            finished = True
+        message = "" if quiet else "Ctrl-C: ends after this step. Press it again to end at once, without a checkpoint."
+        with interrupts.Interrupt(message) as interrupt, contextlib.suppress(KeyboardInterrupt):
+            finished = self._act_and_learn(interrupt)
+            if finished:
+                finished = False
+                self._parts.learner.close()
+                if not self.evaluations or self.evaluations[-1].actor_steps != self._loop.steps:
+                    self._evaluate()
+                finished = True
         self._parts.learner.close()
-        self._parts.loop.report_steps()
+        self._loop.report_steps()
         self._log_time_split()
         return finished
 
@@ -201,24 +237,30 @@ class _Run:
             seconds=self.seconds(),
         )
 
-    def _act_and_learn(self) -> None:
-        parts, num_envs = self._parts, self._experiment.num_envs
-        evaluation, max_steps = self._experiment.evaluation, self._experiment.max_num_actor_steps
-        period = max_steps if evaluation is None else evaluation.every_steps
-        next_evaluation = period
-        while parts.loop.steps < max_steps:
+    def _act_and_learn(self, interrupt: interrupts.Interrupt) -> bool:
+        """Runs to the last step; returns False if Ctrl-C was pressed before."""
+        parts, loop = self._parts, self._loop
+        num_envs, max_steps = self._experiment.num_envs, self._experiment.max_num_actor_steps
+        while loop.steps < max_steps:
+            if interrupt.requested:
+                self._write_checkpoint()
+                return False
             if parts.dataset.due():
                 self._learn()
             elif parts.replay.can_insert(num_envs):
                 self._act()
-                if next_evaluation <= parts.loop.steps < max_steps:
-                    next_evaluation += period
+                if self._next_evaluation <= loop.steps < max_steps:
+                    self._next_evaluation += self._evaluation_period
                     self._evaluate()
                     self._log_time_split()
+                # With several members, those whose episodes go on begin new ones when the run is resumed.
+                if loop.finished and self._schedule is not None and self._schedule.due(loop.steps):
+                    self._write_checkpoint()
             elif parts.dataset.ready():
                 self._learn()
             else:
                 raise Deadlock(f"Neither acting nor learning can go on: {parts.replay.info().tables}.")
+        return True
 
     def _learn(self) -> None:
         start = time.perf_counter()
@@ -228,7 +270,7 @@ class _Run:
         self._learning_seconds += time.perf_counter() - start
 
     def _act(self) -> None:
-        loop = self._parts.loop
+        loop = self._loop
         self._progress.advance(loop.step())
         if loop.finished:
             for episode in loop.finished:
@@ -237,20 +279,32 @@ class _Run:
             self._progress.report(training_return=loop.finished[-1].episode_return)
 
     def _evaluate(self) -> None:
-        evaluator, evaluation = self._parts.evaluator, self._experiment.evaluation
-        if evaluator is None or evaluation is None:
+        acting, evaluation = self._parts.evaluation, self._experiment.evaluation
+        if acting is None or evaluation is None:
             return
         start = time.perf_counter()
-        self._parts.loop.report_steps()
-        episodes = evaluator.run(num_episodes=evaluation.num_episodes).episodes
+        self._loop.report_steps()
+        episodes = acting.loop.run(num_episodes=evaluation.num_episodes).episodes
         returns = tuple(episode.episode_return for episode in episodes)
-        self.evaluations.append(config.Evaluation(self._parts.loop.steps, returns))
+        self.evaluations.append(config.Evaluation(self._loop.steps, returns))
         self._progress.report(evaluation_return=self.evaluations[-1].mean_return)
         self._evaluating_seconds += time.perf_counter() - start
 
+    def _write_checkpoint(self) -> None:
+        if self._schedule is not None:
+            self._schedule.write(self._loop.steps, self.save)
+
+    def _include_replay(self) -> bool:
+        settings = self._experiment.checkpointing
+        return (
+            settings is not None
+            and settings.include_replay
+            and self._parts.replay.info().num_bytes <= settings.max_replay_bytes
+        )
+
     def seconds(self) -> dict[str, float]:
         """Returns where the time has gone so far, in seconds."""
-        loop, sampling = self._parts.loop, self._parts.dataset.seconds
+        loop, sampling = self._loop, self._parts.dataset.seconds
         return {
             "environment": loop.environment_seconds,
             "acting": loop.acting_seconds,
@@ -258,33 +312,22 @@ class _Run:
             "sampling": sampling,
             "learning": self._learning_seconds - sampling,
             "evaluating": self._evaluating_seconds,
+            "checkpointing": 0.0 if self._schedule is None else self._schedule.seconds,
             "total": time.perf_counter() - self._start,
         }
 
     def _log_time_split(self) -> None:
-        counts = {"actor_steps": self._parts.loop.steps}
+        counts = {"actor_steps": self._loop.steps}
         self._time_logger.write(counts | {f"{name}_seconds": value for name, value in self.seconds().items()})
-
-
-def _make_environment(
-    experiment: config.ExperimentConfig, num_envs: int, seed: int
-) -> environments.SyncVectorEnvironment:
-    members = [experiment.environment_factory(seed + index) for index in range(num_envs)]
-    for member in members:
-        if not hasattr(member, "observation_spec") or hasattr(member, "num_envs"):
-            raise ValueError(
-                "ExperimentConfig.environment_factory must return one dm_env.Environment (num_envs of them are put "
-                f"together; environments.GymnasiumEnvironment adapts a gymnasium.Env), got {type(member).__name__}."
-            )
-    return environments.SyncVectorEnvironment(members, seed=seed)
 
 
 def _agent_name(experiment: config.ExperimentConfig) -> str:
     return type(experiment.builder).__name__.removesuffix("Builder").lower()
 
 
-def _make_directory(experiment: config.ExperimentConfig, environment_name: str) -> pathlib.Path:
-    described = {
+def _describe(experiment: config.ExperimentConfig, environment_name: str) -> dict[str, Any]:
+    """Returns everything that a run follows from."""
+    return {
         "agent": experiment.builder,
         "environment": environment_name,
         "num_envs": experiment.num_envs,
@@ -293,10 +336,16 @@ def _make_directory(experiment: config.ExperimentConfig, environment_name: str) 
         "network_factory": experiment.network_factory,
         "evaluation": experiment.evaluation,
     }
+
+
+def _make_directory(
+    experiment: config.ExperimentConfig, environment_name: str, description: dict[str, Any]
+) -> run_directory.RunDirectory:
+    can_resume = functools.partial(checkpoints.can_resume, experiment.checkpointing)
     if experiment.directory is not None:
-        return run_directory.open_run_directory(experiment.directory, described)
-    parts = (_agent_name(experiment), environment_name, f"seed{experiment.seed}")
-    return run_directory.make_run_directory("runs", parts, described)
+        return run_directory.open_run_directory(experiment.directory, description, can_resume=can_resume)
+    names = (_agent_name(experiment), environment_name, f"seed{experiment.seed}")
+    return run_directory.make_run_directory("runs", names, description, can_resume=can_resume)
 
 
 def _write_curve(result: config.ExperimentResult, training: tuple[list[int], list[float]], title: str) -> pathlib.Path:
@@ -308,7 +357,7 @@ def _write_curve(result: config.ExperimentResult, training: tuple[list[int], lis
     return curve
 
 
-def _write_policy(result: config.ExperimentResult, parts: _Parts) -> None:
+def _write_policy(result: config.ExperimentResult, parts: parts_lib.Parts) -> None:
     """Writes the policy and, last, what marks the run as finished."""
     policies.save_policy(result.directory, parts.evaluation_policy, result.variables["policy"], parts.spec)
     if result.finished:

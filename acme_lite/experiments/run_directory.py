@@ -1,6 +1,7 @@
 """Run directories: where a run writes follows from what it runs.
 
-A directory holds `config.json` from the start and `result.json` once the run has finished.
+A directory holds `config.json` from the start and `result.json` once the run has finished. While a run is under way it
+holds a lock on `.lock` there, which ends with its process, however that ends.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import functools
 import hashlib
 import itertools
 import json
+import logging
 import math
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,11 +27,39 @@ from acme_lite.loggers import atomic
 CONFIG_FILE = "config.json"
 RESULT_FILE = "result.json"
 
+_LOCK_FILE = ".lock"
+
+_logger = logging.getLogger(__name__)
 _MISSING = object()
 _HASH_DIGITS = 8
 
 
-def make_run_directory(root: str | os.PathLike[str], parts: Sequence[Any], config: Any) -> pathlib.Path:
+class RunDirectory(NamedTuple):
+    """The directory of a run that is under way.
+
+    Attributes:
+        path: the directory.
+        resumed: whether the run goes on there; otherwise it begins.
+        close: gives the directory free for other processes.
+    """
+
+    path: pathlib.Path
+    resumed: bool
+    close: Callable[[], None]
+
+
+def never(path: pathlib.Path) -> bool:
+    """Says that no run can be resumed."""
+    return False
+
+
+def make_run_directory(
+    root: str | os.PathLike[str],
+    parts: Sequence[Any],
+    config: Any,
+    *,
+    can_resume: Callable[[pathlib.Path], bool] = never,
+) -> RunDirectory:
     """Makes the directory of a run, named after its parts and a hash of its config, and returns it.
 
     For the parts ("dqn", "CartPole-v1", "seed0") it is `<root>/dqn-CartPole-v1-seed0-<hash>`. What happens if the run
@@ -39,35 +69,57 @@ def make_run_directory(root: str | os.PathLike[str], parts: Sequence[Any], confi
         root: where runs lie.
         parts: agent, environment, seed; characters that file names should not have become "_".
         config: everything that the run follows from, see `describe`.
+        can_resume: as in `open_run_directory`.
 
     Raises:
         ValueError: there are no parts.
+        RuntimeError: as in `open_run_directory`.
     """
     if not parts:
         raise ValueError("parts must hold at least one part of a name, got none.")
     name = "-".join(re.sub(r"[^A-Za-z0-9._+-]+", "_", str(part)) for part in parts)
-    return open_run_directory(pathlib.Path(root) / f"{name}-{config_hash(config)}", config)
+    path = pathlib.Path(root) / f"{name}-{config_hash(config)}"
+    return open_run_directory(path, config, can_resume=can_resume)
 
 
-def open_run_directory(directory: str | os.PathLike[str], config: Any) -> pathlib.Path:
+def open_run_directory(
+    directory: str | os.PathLike[str], config: Any, *, can_resume: Callable[[pathlib.Path], bool] = never
+) -> RunDirectory:
     """Makes a directory, named by the user, for a run with this config, and returns it.
 
-    If a run with this config was finished there, the next of `<directory>-2`, `<directory>-3`, ... is taken. The
-    directory of an unfinished one is taken over; it must have stopped.
+    If a run with this config was finished there, the next of `<directory>-2`, `<directory>-3`, ... is taken. An
+    unfinished one goes on if it can be resumed; otherwise what it has written is moved to `interrupted-<k>`.
+
+    Args:
+        directory: the directory.
+        config: everything that the run follows from, see `describe`.
+        can_resume: whether an unfinished run can go on in its directory.
 
     Raises:
         ValueError: the directory holds another config (the message says which fields differ), or other files.
+        RuntimeError: another process runs there; names it.
     """
     base = pathlib.Path(directory)
     for number in itertools.count(1):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
         path.mkdir(parents=True, exist_ok=True)
         _check_config(path, config)
-        if not is_finished(path):
-            break
-    _start_anew(path)
-    write_json(path / CONFIG_FILE, describe(config))
-    return path
+        if is_finished(path):
+            continue
+        unlock = _lock(path)
+        try:
+            _check_config(path, config)  # another process may have been quicker
+            if not is_finished(path):
+                resumed = (path / CONFIG_FILE).exists() and can_resume(path)
+                if not resumed:
+                    _start_anew(path)
+                    write_json(path / CONFIG_FILE, describe(config))
+                return RunDirectory(path, resumed, unlock)
+        except BaseException:
+            unlock()
+            raise
+        unlock()
+    raise AssertionError("there are more numbers than directories")
 
 
 def is_finished(directory: str | os.PathLike[str]) -> bool:
@@ -178,11 +230,37 @@ def _check_config(directory: pathlib.Path, config: Any) -> None:
         )
 
 
-def _start_anew(directory: pathlib.Path) -> None:
-    """Moves what an unfinished run has written to `interrupted-<k>`, so that nothing is lost and nothing mixed.
+def _lock(directory: pathlib.Path) -> Callable[[], None]:
+    """Locks a directory for this process, where the system can; returns what unlocks it.
 
-    A run that can be resumed will go on from its checkpoint instead: this is the place to decide it.
+    Raises:
+        RuntimeError: it is locked already.
     """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return lambda: None
+    file = (directory / _LOCK_FILE).open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip()
+        file.close()
+        raise RuntimeError(
+            f"A run of this experiment is under way in {directory} (process {owner or 'unknown'}): wait for its end, "
+            "or choose another directory or seed."
+        ) from None
+    except OSError as error:  # some network file systems have no locks
+        _logger.warning("%s cannot be locked (%s): start this run once only.", directory, error)
+    file.truncate(0)
+    file.write(f"{os.getpid()}\n")
+    file.flush()
+    return file.close
+
+
+def _start_anew(directory: pathlib.Path) -> None:
+    """Moves what an unfinished run has written to `interrupted-<k>`, so that nothing is lost and nothing mixed."""
     written = [path for path in _contents(directory) if not path.name.startswith("interrupted-")]
     if not any(path.name != CONFIG_FILE for path in written):
         return

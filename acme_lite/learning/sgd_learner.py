@@ -134,7 +134,7 @@ class SGDLearner:
 
     def restore(self, state: Any) -> None:
         self._future = None
-        self._state = self._sharding.replicate(state["state"])
+        self._state = self._sharding.replicate(jax.device_put(state["state"]))
         self._window = list(state["window"])
         self._metric_names = list(state["metric_names"])
         self._num_steps = state["num_steps"]

@@ -17,7 +17,7 @@ class CSVLogger:
     Each row is handed to the operating system at once, so a process that is killed loses none. A column that appears
     late is added at the right: the file is rewritten with the wider header and replaced at once, and the rows before
     it have nothing there. An existing file is continued; half a line at its end, which only a crash of the machine
-    leaves, is cut off.
+    leaves, is cut off. `save` gives the number of rows, and `restore` drops the rows behind that number.
 
     Args:
         path: the file; its folder is made if there is none.
@@ -26,7 +26,7 @@ class CSVLogger:
     def __init__(self, path: str | os.PathLike[str]):
         self._path = pathlib.Path(path)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._columns = _read_columns(self._path)
+        self._columns, self._num_rows = _read_columns(self._path)
         self._known = set(self._columns)
         self._open()
 
@@ -38,6 +38,22 @@ class CSVLogger:
             self._widen([name for name in cells if name not in self._known])
         self._writer.writerow([cells.get(name, "") for name in self._columns])
         self._file.flush()
+        self._num_rows += 1
+
+    def save(self) -> int:
+        """Returns the number of rows, which are on the disk then."""
+        os.fsync(self._file.fileno())
+        return self._num_rows
+
+    def restore(self, state: int) -> None:
+        if state < self._num_rows:
+            self._file.close()
+            with self._path.open("rb+") as file:
+                for _ in range(1 + state):  # no cell holds the end of a line
+                    file.readline()
+                file.truncate(file.tell())
+            self._num_rows = state
+            self._open()
 
     def close(self) -> None:
         self._file.close()
@@ -70,12 +86,12 @@ def _cell(name: str, value: Any) -> scalars.Scalar:
     return " ".join(scalar.splitlines()) if isinstance(scalar, str) else scalar
 
 
-def _read_columns(path: pathlib.Path) -> list[str]:
-    """Returns the columns of a file (none where it is empty or missing), after cutting off half a line at its end."""
+def _read_columns(path: pathlib.Path) -> tuple[list[str], int]:
+    """Returns columns and number of rows (none where there is no file), after cutting off half a line at its end."""
     if not path.exists():
-        return []
+        return [], 0
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
     with path.open(newline="", encoding="utf-8") as lines:
-        return next(csv.reader(lines), [])
+        return next(csv.reader(lines), []), max(content.count(b"\n") - 1, 0)

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from acme_lite import core
 from acme_lite.loggers import csv_logger, interface, tensorboard
 
 
@@ -24,6 +25,13 @@ class Dispatcher:
     def write(self, row: Mapping[str, Any]) -> None:
         for logger in self._loggers:
             logger.write(row)
+
+    def save(self) -> list[Any]:
+        return [core.save(logger) for logger in self._loggers]
+
+    def restore(self, state: list[Any]) -> None:
+        for logger, part in zip(self._loggers, state, strict=True):
+            core.restore(logger, part)
 
     def close(self) -> None:
         """Closes every logger, also where another one fails to close."""

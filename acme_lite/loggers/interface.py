@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypeAlias
 
 
 class Logger(Protocol):
-    """Takes rows of named scalars. A logger belongs to one thread."""
+    """Takes rows of named scalars. A logger belongs to one thread. It may be `core.Saveable`, see `docs/resume.md`."""
 
     def write(self, row: Mapping[str, Any]) -> None:
         """Records a row.

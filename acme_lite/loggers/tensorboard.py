@@ -25,6 +25,7 @@ class TensorBoardLogger:
     """Writes the numbers of each row as scalars named `<label>/<name>`; strings are left out.
 
     A process that is killed loses the rows of its last second, and with them those that no later row has pushed out.
+    After `restore` the events go to a new file, and TensorBoard forgets those of later steps in the older ones.
 
     Args:
         directory: where the event file is made, at the first row.
@@ -38,6 +39,7 @@ class TensorBoardLogger:
         self._label = label
         self._step_key = step_key
         self._step = 0
+        self._purge_step: int | None = None
         self._flush_time = 0.0
         self._events: Any = None
 
@@ -60,13 +62,27 @@ class TensorBoardLogger:
             self._flush_time = now
             self._events.flush()
 
+    def save(self) -> int:
+        if self._events is not None:
+            self._events.flush()
+        return self._step
+
+    def restore(self, state: int) -> None:
+        self._step = state
+        self._purge_step = state + 1
+
     def close(self) -> None:
         if self._events is not None:
             self._events.close()
 
     def _open(self) -> Any:
         from tensorboardX import event_file_writer
+        from tensorboardX.proto import event_pb2
 
         self._directory.mkdir(parents=True, exist_ok=True)
         suffix = f".{os.getpid()}.{next(_serial_numbers)}"
-        return event_file_writer.EventsWriter(str(self._directory / "events"), suffix)
+        events = event_file_writer.EventsWriter(str(self._directory / "events"), suffix)
+        if self._purge_step is not None:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            events.write_event(event_pb2.Event(wall_time=time.time(), step=self._purge_step, session_log=start))
+        return events

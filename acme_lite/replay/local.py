@@ -29,8 +29,9 @@ class LocalReplay:
     `max_times_sampled` 0 the whole batch is that one item. Where fewer draws are left than a batch needs, it waits.
 
     `save` holds all items, also those that the limiter has not let in yet (no `flush` will wait for these after
-    `restore`), and no rows that no item refers to: what writers have begun goes on after `restore` in writers that are
-    still open, and is lost otherwise. Datasets have a state of their own, and with both put back draw the same batches.
+    `restore`), and the rows that writers keep for further items. After `restore`, `LocalWriter.restore` goes on with
+    these; a writer that is still open may also go on with its own. Datasets have a state of their own, and with both
+    put back draw the same batches.
 
     Args:
         tables: declarations of the tables, at least one, all with equal signatures.

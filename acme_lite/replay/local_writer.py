@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class LocalWriter:
 
     def __init__(self, store: Store, num_streams: int):
         with store.lock:
-            store.add_writer(self)
+            self._number = store.add_writer(self)
         self.num_streams = num_streams
         self.num_pending = 0
         self.newest_keys = [-1] * len(store.tables)
@@ -183,6 +183,59 @@ class LocalWriter:
             self.end()
             self._store.notify()
 
+    def save(self) -> int:
+        """Returns the writer's number in its replay: its rows are saved with the replay, which must come after."""
+        return self._number
+
+    def restore(self, state: int) -> None:
+        """Goes on with the rows of the writer that had this number when the replay, restored before, was saved.
+
+        Items that waited then are no longer this writer's: `flush` does not wait for them.
+
+        Raises:
+            ValueError: the replay holds no such rows, or of another number of streams.
+        """
+        with self._lock:
+            rows = self._store.restored_writer(state)
+            if rows["num_streams"] != self.num_streams:
+                raise ValueError(f"state must be of a writer of {self.num_streams} streams, got {rows['num_streams']}.")
+            self.end()
+            self._closed = False
+            self._restore_rows(rows)
+
+    def save_rows(self) -> dict[str, Any]:
+        """Returns where the rows are that new items may refer to, for a caller that holds the lock."""
+        return {
+            "num_streams": self.num_streams,
+            "num_rows": self._num_rows,
+            "newest_keys": list(self.newest_keys),
+            "kept": [
+                {"first_row": kept.first_row, "blocks": list(kept.blocks), "newest_keys": list(kept.newest_keys)}
+                for kept in self._kept
+            ],
+            "step": self._step,
+            "first_rows": np.array(self._first_rows),
+            "rows": self._physical.copy(),
+            "stacks": [frames.copy() for frames in self._stacks.values()],
+            "begins": None if self._begins is None else self._begins.copy(),
+        }
+
+    def _restore_rows(self, state: dict[str, Any]) -> None:
+        self._num_rows = state["num_rows"]
+        self.newest_keys = list(state["newest_keys"])
+        self._kept = [_Kept(**kept) for kept in state["kept"]]
+        self._first_rows = state["first_rows"].tolist()
+        self._physical = np.array(state["rows"])
+        for frames, saved in zip(self._stacks.values(), state["stacks"], strict=True):
+            frames[:] = saved
+        self._begins = None if state["begins"] is None else np.array(state["begins"])
+        if self._kept:
+            self._use_blocks(self._kept[-1].blocks)
+        self._step = state["step"]
+        if self._num_rows:
+            first = self._first_rows[(self._num_rows - 1) & self._mask]
+            self._open = slice(first, first + self.num_streams) if self._one_lane else self._offsets + first
+
     def end(self) -> None:
         """Does what `close` does, for a caller that holds the lock."""
         self._closed = True
@@ -204,13 +257,16 @@ class LocalWriter:
         store = self._store
         blocks = [store.take_block() for _ in range(self._lanes[-1] + 1)]
         self._kept.append(_Kept(self._num_rows, blocks, list(self.newest_keys)))
-        # Rows of the streams in a step, beside the first of them.
-        self._offsets = (np.array(blocks) - blocks[0])[self._lanes] * store.block_rows + self._streams
-        self._first_row = blocks[0] * store.block_rows
+        self._use_blocks(blocks)
         self._step = 0
         oldest_needed = self._num_rows + 1 - self._window - store.rows.history
         while len(self._kept) > 1 and self._kept[1].first_row <= oldest_needed:
             self._release_oldest()
+
+    def _use_blocks(self, blocks: list[int]) -> None:
+        # Rows of the streams in a step, beside the first of them.
+        self._offsets = (np.array(blocks) - blocks[0])[self._lanes] * self._store.block_rows + self._streams
+        self._first_row = blocks[0] * self._store.block_rows
 
     def _release_oldest(self) -> None:
         kept = self._kept.pop(0)

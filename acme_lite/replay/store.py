@@ -76,6 +76,23 @@ def _describe(table: tables.Table) -> dict[str, str]:
     return described
 
 
+def _kept_blocks(writer: dict[str, Any]) -> list[int]:
+    """Returns the blocks that a saved writer holds."""
+    return [block for kept in writer["kept"] for block in kept["blocks"]]
+
+
+def _move_writer(
+    writer: dict[str, Any], physical: np.ndarray, move: Callable[[np.ndarray], np.ndarray]
+) -> dict[str, Any]:
+    """Returns a saved writer with the numbers that its blocks and rows have now."""
+    return writer | {
+        "kept": [kept | {"blocks": physical[kept["blocks"]].tolist()} for kept in writer["kept"]],
+        "first_rows": move(writer["first_rows"]),
+        "rows": move(writer["rows"]),
+        "stacks": [move(frames) for frames in writer["stacks"]],
+    }
+
+
 def _check_tables(declarations: Sequence[tables.Table]) -> None:
     if not declarations:
         raise ValueError("tables must hold at least one table, got none.")
@@ -136,7 +153,9 @@ class Store:
         }
         self._changed = threading.Condition(self.lock)
         self.num_waiting = 0
-        self._writers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._writers: weakref.WeakValueDictionary[int, Any] = weakref.WeakValueDictionary()
+        self._num_writers = 0
+        self._restored_writers: dict[int, dict[str, Any]] = {}
         self._closed = False
 
     def table(self, name: str) -> LocalTable:
@@ -152,10 +171,25 @@ class Store:
             self._check_open()
             raise KeyError(f"There is no table {name!r}; there are {sorted(self.tables)}.") from None
 
-    def add_writer(self, writer: Any) -> None:
-        """Notes a writer that `close` must end."""
+    def add_writer(self, writer: Any) -> int:
+        """Notes a writer, which `save` asks for its rows and `close` must end; returns its number."""
         self._check_open()
-        self._writers.add(writer)
+        self._num_writers += 1
+        self._writers[self._num_writers] = writer
+        return self._num_writers
+
+    def restored_writer(self, number: int) -> dict[str, Any]:
+        """Returns, once, the state of a writer that was open when the contents were saved; holds its blocks.
+
+        Raises:
+            ValueError: there is none.
+        """
+        try:
+            return self._restored_writers.pop(number)
+        except KeyError:
+            raise ValueError(
+                f"The rows of writer {number} are not here: restore the replay first, from what was saved with it."
+            ) from None
 
     def take_block(self) -> int:
         """Returns a block for one holder; removes the oldest items where there is no other way."""
@@ -216,6 +250,7 @@ class Store:
             "newest_keys": self.blocks.newest_keys(blocks),
             "columns": [self._in_blocks(array)[blocks] for array in self.rows.arrays()],
             "frames": [self._in_blocks(array)[blocks] for array in self.rows.frames.values()],
+            "writers": {number: writer.save_rows() for number, writer in self._writers.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -228,24 +263,35 @@ class Store:
         for table in self.tables.values():
             table.clear()
         self.blocks.forget_items()
+        for writer in self._restored_writers.values():
+            self.blocks.release(_kept_blocks(writer))
         saved = np.asarray(state["blocks"])
         physical = np.zeros(int(saved.max(initial=0)) + 1, np.int64)
         physical[saved] = [self.take_block() for _ in saved]
         blocks = physical[saved]
         for array, contents in zip(self.rows.arrays(), state["columns"], strict=True):
             self._in_blocks(array)[blocks] = contents
+
+        def move(rows: np.ndarray) -> np.ndarray:
+            # Rows that were never written, or are not kept any more, may name any block.
+            moved = physical.take(np.asarray(rows) // self.block_rows, mode="clip") * self.block_rows
+            return moved + rows % self.block_rows
+
         for array, contents in zip(self.rows.frames.values(), state["frames"], strict=True):
-            # Rows that were never written may name any block.
-            moved = physical.take(np.asarray(contents) // self.block_rows, mode="clip") * self.block_rows
-            self._in_blocks(array)[blocks] = moved + contents % self.block_rows
+            self._in_blocks(array)[blocks] = move(contents)
         for name, table in self.tables.items():
             table.restore(state["tables"][name], physical, self.block_rows)
+        self._restored_writers = {
+            number: _move_writer(writer, physical, move) for number, writer in state["writers"].items()
+        }
+        for writer in self._restored_writers.values():
+            self.blocks.hold(_kept_blocks(writer))
         self.blocks.restore(blocks, np.asarray(state["newest_keys"]))
         self.notify()
 
     def close(self) -> None:
         """Frees the contents and wakes those who wait."""
-        for writer in self._writers:
+        for writer in list(self._writers.values()):
             writer.end()
         self._closed = True
         self.tables = {}

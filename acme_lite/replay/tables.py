@@ -132,15 +132,24 @@ class Table:
                 f"Table {self.name!r} would come to a halt: samples_per_insert is {ratio} and max_times_sampled "
                 f"{self.max_times_sampled}."
             )
-        if isinstance(self.limiter, rate_limiters.Queue) and self.limiter.size > self.max_size:
-            raise ValueError(
-                f"Table {self.name!r} would lose items before they are sampled: Queue.size is {self.limiter.size} and "
-                f"max_size is {self.max_size}."
-            )
+        if isinstance(self.limiter, rate_limiters.Queue):
+            self._check_queue(self.limiter)
         if self.limiter.min_size_to_sample > self.max_size:
             raise ValueError(
                 f"Table {self.name!r} could never be sampled: its limiter waits for {self.limiter.min_size_to_sample} "
                 f"items and max_size is {self.max_size}."
+            )
+
+    def _check_queue(self, limiter: rate_limiters.Queue) -> None:
+        if not isinstance(self.sampler, Fifo) or self.max_times_sampled != 1:
+            raise ValueError(
+                f"Table {self.name!r} must have the sampler Fifo() and max_times_sampled 1, as its limiter is a Queue, "
+                f"got {self.sampler} and {self.max_times_sampled}."
+            )
+        if limiter.size > self.max_size:
+            raise ValueError(
+                f"Table {self.name!r} would lose items before they are sampled: Queue.size is {limiter.size} and "
+                f"max_size is {self.max_size}."
             )
 
     def widened(self, num_items: int) -> Table:

@@ -120,7 +120,8 @@ def test_the_time_split_adds_up_to_at_most_the_total(result):
         for row in read_rows(result.directory / "logs" / "time_split.csv")
     ]
     for seconds in [*rows, result.seconds]:
-        assert set(seconds) == {"environment", "acting", "adding", "sampling", "learning", "evaluating", "total"}
+        names = {"environment", "acting", "adding", "sampling", "learning", "evaluating", "checkpointing", "total"}
+        assert set(seconds) == names
         assert all(value >= 0 for value in seconds.values())
         assert sum(value for name, value in seconds.items() if name != "total") <= seconds["total"]
     assert rows[-1]["evaluating"] > 0 and rows[-1]["learning"] > 0
@@ -267,7 +268,7 @@ def test_ctrl_c_ends_a_run_with_what_it_has(tmp_path, capsys):
     observation = memory_environment.MemoryEnvironment().reset().observation
     assert experiments.load_policy(result.directory)(observation) in (0, 1)
     assert f"Interrupted after {result.counts['actor_steps']} environment steps in" in capsys.readouterr().out
-    # Started again, it begins anew in the same directory, and what there was is kept.
+    # Started again, it begins anew in the same directory, since it has no checkpoint, and what there was is kept.
     again = run(tmp_path / "run")
     assert again.finished and again.directory == result.directory
     assert (result.directory / "interrupted-1" / "policy.bin").exists()
@@ -333,7 +334,8 @@ def test_a_deadlock_is_an_error_with_the_limiters_counts(tmp_path):
 def test_a_limiter_that_could_never_feed_a_batch_is_refused_before_acting(tmp_path):
     def make_tables(spec, extras_spec):
         (table,) = BUILDER.make_tables(spec, extras_spec)
-        return [dataclasses.replace(table, limiter=replay.rate_limiters.Queue(4))]
+        queue = {"sampler": replay.Fifo(), "max_times_sampled": 1, "limiter": replay.rate_limiters.Queue(4)}
+        return [dataclasses.replace(table, **queue)]
 
     factory = Factory()
     builder = types.SimpleNamespace(**{name: getattr(BUILDER, name) for name in dir(BUILDER) if name[:5] == "make_"})

@@ -51,89 +51,106 @@ def make_environment(seed, size):
 PARTS = ("dqn", "CartPole-v1", "seed0")
 
 
+def make(*args, **kwargs):
+    """Makes a run's directory, and gives it free again as the end of the process would."""
+    directory = run_directory.make_run_directory(*args, **kwargs)
+    directory.close()
+    return directory.path
+
+
+def open_(*args, **kwargs):
+    directory = run_directory.open_run_directory(*args, **kwargs)
+    directory.close()
+    return directory.path
+
+
+def visible(directory):
+    return sorted(name for name in os.listdir(directory) if not name.startswith("."))
+
+
 def finish(directory):
     run_directory.write_json(directory / run_directory.RESULT_FILE, {"return": 1.0})
 
 
 class TestMakeRunDirectory:
     def test_the_name_follows_from_parts_and_config(self, tmp_path):
-        path = run_directory.make_run_directory(tmp_path / "runs", PARTS, Config())
+        path = make(tmp_path / "runs", PARTS, Config())
         assert path.name == f"dqn-CartPole-v1-seed0-{run_directory.config_hash(Config())}"
         assert path.parent == tmp_path / "runs"
-        other = run_directory.make_run_directory(tmp_path / "runs", PARTS, Config(seed=1))
+        other = make(tmp_path / "runs", PARTS, Config(seed=1))
         assert other != path
 
     def test_names_of_environments_become_names_of_files(self, tmp_path):
-        path = run_directory.make_run_directory(tmp_path, ("d4pg", "dm_control:cartpole/swingup", "seed", 3), Config())
+        path = make(tmp_path, ("d4pg", "dm_control:cartpole/swingup", "seed", 3), Config())
         assert path.name.startswith("d4pg-dm_control_cartpole_swingup-seed-3-")
         assert path.parent == tmp_path
 
     def test_parts_are_needed(self, tmp_path):
         with pytest.raises(ValueError, match="parts must hold at least one part"):
-            run_directory.make_run_directory(tmp_path, (), Config())
+            make(tmp_path, (), Config())
 
     def test_the_config_is_written_readably(self, tmp_path):
-        path = run_directory.make_run_directory(tmp_path, PARTS, Config())
+        path = make(tmp_path, PARTS, Config())
         text = (path / run_directory.CONFIG_FILE).read_text()
         config = json.loads(text)
         assert config["agent"]["batch_size"] == 256
         assert config["agent"]["layers"] == [64, 64]
         assert config["__class__"].endswith("test_run_directory.Config")
         assert '\n  "seed": 0\n' in text
-        assert os.listdir(path) == [run_directory.CONFIG_FILE]
+        assert visible(path) == [run_directory.CONFIG_FILE]
 
     def test_a_finished_run_gets_a_new_directory(self, tmp_path):
         paths = []
         for _ in range(3):
-            paths.append(run_directory.make_run_directory(tmp_path, PARTS, Config()))
+            paths.append(make(tmp_path, PARTS, Config()))
             finish(paths[-1])
         base = paths[0].name
         assert [path.name for path in paths] == [base, f"{base}-2", f"{base}-3"]
         assert all(run_directory.is_finished(path) for path in paths)
 
     def test_an_unfinished_run_is_taken_over_and_its_files_are_kept(self, tmp_path):
-        path = run_directory.make_run_directory(tmp_path, PARTS, Config())
+        path = make(tmp_path, PARTS, Config())
         for attempt in range(2):
             (path / "logs").mkdir()
             (path / "logs" / "actor.csv").write_text(f"attempt {attempt}")
-            assert run_directory.make_run_directory(tmp_path, PARTS, Config()) == path
+            assert make(tmp_path, PARTS, Config()) == path
             assert not (path / "logs").exists()
-        assert sorted(os.listdir(path)) == [run_directory.CONFIG_FILE, "interrupted-1", "interrupted-2"]
+        assert visible(path) == [run_directory.CONFIG_FILE, "interrupted-1", "interrupted-2"]
         for attempt in range(2):
             assert (path / f"interrupted-{attempt + 1}" / "logs" / "actor.csv").read_text() == f"attempt {attempt}"
 
     def test_an_unfinished_second_run_is_taken_over(self, tmp_path):
-        finish(run_directory.make_run_directory(tmp_path, PARTS, Config()))
-        second = run_directory.make_run_directory(tmp_path, PARTS, Config())
-        assert run_directory.make_run_directory(tmp_path, PARTS, Config()) == second
+        finish(make(tmp_path, PARTS, Config()))
+        second = make(tmp_path, PARTS, Config())
+        assert make(tmp_path, PARTS, Config()) == second
 
 
 class TestOpenRunDirectory:
     def test_another_config_is_an_error_that_names_the_fields(self, tmp_path):
-        path = run_directory.open_run_directory(tmp_path / "mine", Config())
+        path = open_(tmp_path / "mine", Config())
         before = (path / run_directory.CONFIG_FILE).read_bytes()
         config = Config(agent=AgentConfig(batch_size=32), seed=1)
         with pytest.raises(ValueError, match="hold a run with this config") as error:
-            run_directory.open_run_directory(path, config)
+            open_(path, config)
         assert "agent.batch_size: 256 there, 32 here" in str(error.value)
         assert "seed: 0 there, 1 here" in str(error.value)
         assert "learning_rate" not in str(error.value)
         assert (path / run_directory.CONFIG_FILE).read_bytes() == before
 
     def test_another_config_is_an_error_also_where_the_run_has_finished(self, tmp_path):
-        finish(run_directory.open_run_directory(tmp_path / "mine", Config()))
+        finish(open_(tmp_path / "mine", Config()))
         with pytest.raises(ValueError, match="seed: 0 there, 1 here"):
-            run_directory.open_run_directory(tmp_path / "mine", Config(seed=1))
+            open_(tmp_path / "mine", Config(seed=1))
 
     def test_foreign_files_are_left_alone(self, tmp_path):
         (tmp_path / "notes.txt").write_text("mine")
         with pytest.raises(ValueError, match=r"must be new, empty or a run's, got .* no config\.json"):
-            run_directory.open_run_directory(tmp_path, Config())
+            open_(tmp_path, Config())
         assert os.listdir(tmp_path) == ["notes.txt"]
 
     def test_what_a_crash_left_is_no_foreign_file(self, tmp_path):
         (tmp_path / ".config.123.json").write_text("{")
-        assert run_directory.open_run_directory(tmp_path, Config()) == tmp_path
+        assert open_(tmp_path, Config()) == tmp_path
         assert (tmp_path / run_directory.CONFIG_FILE).exists()
 
 

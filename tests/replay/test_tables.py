@@ -22,7 +22,18 @@ from tests.replay import steps
         (lambda: steps.transition_table(0), "max_size.*0"),
         (lambda: steps.transition_table(max_times_sampled=-1), "max_times_sampled.*-1"),
         (lambda: steps.transition_table(5, limiter=replay.MinSize(6)), "waits for 6"),
-        (lambda: steps.transition_table(5, limiter=replay.Queue(6)), "Queue.size is 6 and max_size is 5"),
+        (
+            lambda: steps.transition_table(5, limiter=replay.Queue(6), sampler=replay.Fifo(), max_times_sampled=1),
+            "Queue.size is 6 and max_size is 5",
+        ),
+        (
+            lambda: steps.transition_table(5, limiter=replay.Queue(5), max_times_sampled=1),
+            r"sampler Fifo\(\) and max_times_sampled 1.*got Uniform\(\) and 1",
+        ),
+        (
+            lambda: steps.transition_table(5, limiter=replay.Queue(5), sampler=replay.Fifo()),
+            r"sampler Fifo\(\) and max_times_sampled 1.*got Fifo\(\) and 0",
+        ),
         (
             lambda: steps.transition_table(5, limiter=replay.SampleToInsertRatio(2.0, 1, 8.0), max_times_sampled=1),
             "samples_per_insert is 2.0 and max_times_sampled 1",

@@ -1,0 +1,239 @@
+"""A directory of checkpoints.
+
+A checkpoint is a folder: `arrays/`, written by Orbax, `state.json`, which says how the arrays make up the state, and
+`manifest.json`, which lists every file with its size and checksum. It is written under a hidden name, brought to the
+disk and renamed, so a checkpoint that has its name is whole; the older ones are removed only then.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import pathlib
+import shutil
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from acme_lite.checkpointing import trees
+
+_logger = logging.getLogger(__name__)
+
+_PREFIX = "checkpoint-"
+_ARRAYS, _STATE, _MANIFEST = "arrays", "state.json", "manifest.json"
+_FORMAT = 1
+_CHUNK_BYTES = 1 << 20
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_FULL_TEXTS = ("No space left", "Disk quota exceeded", "File too large")
+
+
+class CheckpointError(RuntimeError):
+    """There are checkpoints, and none of them can be read."""
+
+
+class DiskFullError(OSError):
+    """Nothing more can be written; says where, and what is left."""
+
+
+def disk_full(error: BaseException | None, directory: pathlib.Path, what: str, advice: str) -> DiskFullError | None:
+    """Returns an error that explains a full disk, if that is what an error, or one that led to it, is about.
+
+    Args:
+        error: what was raised.
+        directory: where it was written.
+        what: what could not be written.
+        advice: a last sentence.
+    """
+    while error is not None:
+        if isinstance(error, DiskFullError):
+            return error
+        by_number = isinstance(error, OSError) and error.errno in _FULL
+        if by_number or any(text in str(error) for text in _FULL_TEXTS):  # Orbax's writers tell in words alone
+            existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
+            free = shutil.disk_usage(existing).free
+            return DiskFullError(
+                errno.ENOSPC,
+                f"{what} could not be written to {directory}, where {free:,} bytes are free: the disk is full, or a limit "
+                f"on files is reached. {advice}",
+            )
+        error = error.__cause__ or error.__context__
+    return None
+
+
+class Checkpoints:
+    """The checkpoints of one run, in a directory of their own. One process at a time may write there.
+
+    Attributes:
+        directory: where they lie; made at the first `save`.
+
+    Args:
+        directory: where they lie.
+        keep: how many whole ones are kept, at least 1.
+    """
+
+    def __init__(self, directory: str | os.PathLike[str], *, keep: int = 2):
+        if keep < 1:
+            raise ValueError(f"keep must be at least 1, got {keep}.")
+        self.directory = pathlib.Path(directory)
+        self._keep = keep
+        self._damaged: set[str] = set()
+
+    def names(self) -> list[str]:
+        """Returns the names of the checkpoints, oldest first."""
+        if not self.directory.is_dir():
+            return []
+        return sorted(path.name for path in self.directory.iterdir() if path.name.startswith(_PREFIX))
+
+    def save(self, state: Any, labels: Mapping[str, Any]) -> pathlib.Path:
+        """Writes a checkpoint, removes those that are too many, and returns its folder.
+
+        Args:
+            state: see `trees`.
+            labels: of JSON's own types; what `load_newest` gives beside the state.
+
+        Raises:
+            DiskFullError: the disk is full; the older checkpoints are as before.
+            OSError: it could not be written for another reason.
+            TypeError: the state holds something that a checkpoint cannot.
+        """
+        description, arrays = trees.flatten(state)
+        names = self.names()
+        number = 1 + max((int(name.removeprefix(_PREFIX)) for name in names), default=0)
+        path = self.directory / f"{_PREFIX}{number:06d}"
+        temporary = self.directory / f".{path.name}"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._remove_leftovers()
+            temporary.mkdir()
+            _write_arrays(temporary / _ARRAYS, arrays)
+            (temporary / _STATE).write_text(json.dumps({"labels": dict(labels), "state": description}))
+            _seal(temporary)
+            os.rename(temporary, path)
+            _sync(self.directory)
+        except Exception as error:
+            shutil.rmtree(temporary, ignore_errors=True)
+            what = f"A checkpoint of up to {sum(array.nbytes for array in arrays):,} bytes"
+            names = self.names()
+            last = f"The last whole one is {self.directory / names[-1]}." if names else "There is no earlier one."
+            explained = disk_full(error, self.directory, what, last)
+            if explained is not None:
+                raise explained from error
+            raise
+        whole = [name for name in (*names, path.name) if name not in self._damaged]
+        for name in {*names, path.name}.difference(whole[-self._keep :]):
+            self._remove(name)
+        self._damaged.clear()
+        return path
+
+    def load_newest(self) -> tuple[Any, dict[str, Any], pathlib.Path] | None:
+        """Returns the state, the labels and the folder of the newest checkpoint; None where there is none.
+
+        One that is damaged is logged as a warning, and the one before it is taken.
+
+        Raises:
+            CheckpointError: all are damaged; says what is wrong with each.
+        """
+        problems = []
+        for name in reversed(self.names()):
+            path = self.directory / name
+            try:
+                state, labels = _read(path)
+            except Exception as error:  # whatever a damaged file makes its readers raise
+                problems.append(f"{path}: {error}")
+                self._damaged.add(name)
+                _logger.warning("The checkpoint %s cannot be read, and the one before it is taken: %s", path, error)
+            else:
+                return state, labels, path
+        if problems:
+            raise CheckpointError(
+                "None of the run's checkpoints can be read; delete their folder to start the run anew:\n  "
+                + "\n  ".join(problems)
+            )
+        return None
+
+    def clear(self) -> None:
+        """Removes all checkpoints, and their directory where nothing else lies in it."""
+        if self.directory.is_dir():
+            for name in self.names():
+                self._remove(name)
+            self._remove_leftovers()
+            if not any(self.directory.iterdir()):
+                self.directory.rmdir()
+
+    def _remove(self, name: str) -> None:
+        # Under its own name, a folder of which a part is gone would pass for a damaged checkpoint.
+        hidden = self.directory / f".removed-{name}"
+        os.rename(self.directory / name, hidden)
+        shutil.rmtree(hidden)
+
+    def _remove_leftovers(self) -> None:
+        """Removes what a process that was killed has left half written or half removed."""
+        for path in self.directory.iterdir():
+            if path.name.startswith((f".{_PREFIX}", f".removed-{_PREFIX}")):
+                shutil.rmtree(path)
+
+
+def _write_arrays(path: pathlib.Path, arrays: Sequence[np.ndarray]) -> None:
+    import orbax.checkpoint as ocp  # half a second
+
+    if arrays:
+        named = {str(index): array for index, array in enumerate(arrays)}
+        with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            checkpointer.save(path.absolute(), named)
+
+
+def _read_arrays(path: pathlib.Path) -> list[np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    if not path.exists():
+        return []
+    with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+        named = checkpointer.restore(path.absolute())
+    return [np.asarray(named[str(index)]) for index in range(len(named))]
+
+
+def _read(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
+    manifest = json.loads((path / _MANIFEST).read_text())
+    if manifest["format"] != _FORMAT:
+        raise ValueError(f"it has the format {manifest['format']}, and this version reads {_FORMAT}")
+    for name, expected in manifest["files"].items():
+        found = _measure(path / name)
+        if found != expected:
+            raise ValueError(f"{name} has size and checksum {found}, and had {expected} when it was written")
+    content = json.loads((path / _STATE).read_text())
+    return trees.unflatten(content["state"], _read_arrays(path / _ARRAYS)), content["labels"]
+
+
+def _seal(folder: pathlib.Path) -> None:
+    """Lists the files of a folder with their sizes and checksums, and brings all of it to the disk."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    listed = {path.relative_to(folder).as_posix(): _measure(path) for path in files}
+    manifest = folder / _MANIFEST
+    manifest.write_text(json.dumps({"format": _FORMAT, "files": listed}))
+    for path in (*files, manifest, *(path for path in folder.rglob("*") if path.is_dir()), folder):
+        _sync(path)
+
+
+def _measure(path: pathlib.Path) -> list[int]:
+    """Returns the size of a file and its CRC-32."""
+    size = checksum = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            size += len(chunk)
+            checksum = zlib.crc32(chunk, checksum)
+    return [size, checksum]
+
+
+def _sync(path: pathlib.Path) -> None:
+    """Waits until a file, or a directory's names, are on the disk."""
+    if os.name == "nt" and path.is_dir():  # Windows opens no directories
+        return
+    descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

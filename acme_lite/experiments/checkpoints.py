@@ -1,0 +1,86 @@
+"""When a run writes checkpoints, and where."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+from acme_lite import checkpointing
+from acme_lite.experiments import config
+
+_FOLDER = "checkpoints"
+
+
+def open_checkpoints(settings: config.CheckpointConfig, run_directory: pathlib.Path) -> checkpointing.Checkpoints:
+    """Returns the checkpoints of the run in this directory."""
+    inside = run_directory / _FOLDER
+    folder = inside if settings.directory is None else pathlib.Path(settings.directory) / run_directory.name
+    return checkpointing.Checkpoints(folder, keep=settings.keep)
+
+
+def can_resume(settings: config.CheckpointConfig | None, run_directory: pathlib.Path) -> bool:
+    """Returns whether there is a checkpoint, whole or damaged, of the run in this directory."""
+    return settings is not None and bool(open_checkpoints(settings, run_directory).names())
+
+
+class Schedule:
+    """Writes checkpoints of a run.
+
+    Attributes:
+        seconds: time spent on them.
+
+    Args:
+        settings: when to write.
+        checkpoints: where to.
+        config_hash: of the run, so that it goes on from its own checkpoints alone.
+    """
+
+    def __init__(self, settings: config.CheckpointConfig, checkpoints: checkpointing.Checkpoints, config_hash: str):
+        self.seconds = 0.0
+        self._settings = settings
+        self._checkpoints = checkpoints
+        self._config_hash = config_hash
+        self._next_step = settings.every_steps
+
+    def due(self, steps: int) -> bool:
+        """Whether a checkpoint should be written at the next end of an episode."""
+        return steps >= self._next_step
+
+    def write(self, steps: int, save: Callable[[], Any]) -> None:
+        """Writes a checkpoint of what `save` returns.
+
+        Raises:
+            OSError: see `checkpointing.Checkpoints.save`.
+        """
+        start = time.perf_counter()
+        self._checkpoints.save(save(), {"actor_steps": steps, "config": self._config_hash})
+        self._begin_period(steps)
+        self.seconds += time.perf_counter() - start
+
+    def load(self) -> tuple[Any, pathlib.Path]:
+        """Returns the state of the newest checkpoint that is whole, and its folder.
+
+        Raises:
+            CheckpointError: all are damaged.
+            ValueError: they are another run's.
+        """
+        loaded = self._checkpoints.load_newest()
+        assert loaded is not None, "whoever resumes has seen a checkpoint"
+        state, labels, path = loaded
+        if labels["config"] != self._config_hash:
+            raise ValueError(
+                f"CheckpointConfig.directory must hold this run's checkpoints or none, got {path.parent}, whose "
+                "checkpoints are those of a run with another config."
+            )
+        self._begin_period(labels["actor_steps"])
+        return state, path
+
+    def clear(self) -> None:
+        """Removes all checkpoints: the run has finished."""
+        self._checkpoints.clear()
+
+    def _begin_period(self, steps: int) -> None:
+        period = self._settings.every_steps
+        self._next_step = (steps // period + 1) * period

@@ -1,0 +1,184 @@
+"""The parts of an experiment, put together, and saved and restored together."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from acme_lite import acting, adders, core, counting, environments, loggers, replay, specs
+from acme_lite.environment_loop import EnvironmentLoop
+from acme_lite.experiments import config, timing
+
+
+class Seeds(NamedTuple):
+    """Independent seeds for the parts of a run."""
+
+    environment: int
+    evaluation: int
+    replay: int
+    learner: jax.Array
+    actor: jax.Array
+    evaluator: jax.Array
+
+
+def make_seeds(seed: int) -> Seeds:
+    """Returns the seeds that derive from the seed of an experiment."""
+    environment, evaluation, dataset = (np.random.SeedSequence(seed).generate_state(3) // 2).tolist()
+    return Seeds(environment, evaluation, dataset, *jax.random.split(jax.random.key(seed), 3))
+
+
+class Acting(NamedTuple):
+    """An actor in its environment; `adder` is None where it records nothing."""
+
+    environment: environments.VectorEnvironment
+    actor: core.Actor
+    adder: adders.Adder | None
+    loop: EnvironmentLoop
+
+    def save(self) -> dict[str, Any]:
+        """Returns the state between two steps."""
+        return {
+            "environment": core.save(self.environment),
+            "actor": core.save(self.actor),
+            "adder": core.save(self.adder),
+            "loop": self.loop.save(),
+        }
+
+    def restore(self, state: dict[str, Any], *, rows_are_there: bool = True) -> None:
+        """Goes on where every part can; otherwise all episodes begin anew, with the counts as they were."""
+        can_go_on = [core.restore(self.environment, state["environment"]), core.restore(self.actor, state["actor"])]
+        if self.adder is not None:
+            can_go_on.append(rows_are_there and core.restore(self.adder, state["adder"]))
+        self.loop.restore(state["loop"], go_on=all(can_go_on))
+
+
+class Parts(NamedTuple):
+    """The parts of a run.
+
+    Attributes:
+        spec: of the environment.
+        evaluation_policy: acts in evaluations.
+        variable_names: of the learner's variables.
+        replay: what adder and dataset share.
+        dataset: what the learner draws from.
+        learner: updates the parameters.
+        training: acts and records.
+        evaluation: acts in evaluations; None where there are none.
+        counter: what has been done.
+    """
+
+    spec: specs.EnvironmentSpec
+    evaluation_policy: acting.ActorCore
+    variable_names: list[str]
+    replay: replay.Replay
+    dataset: timing.TimedDataset
+    learner: core.Learner
+    training: Acting
+    evaluation: Acting | None
+    counter: counting.Counter
+
+    def save(self, *, include_replay: bool) -> dict[str, Any]:
+        """Returns the state of all parts between two steps; whatever is under way stays so."""
+        return {
+            "learner": self.learner.save(),
+            "counter": self.counter.save(),
+            "dataset": self.dataset.state(),
+            "replay": self.replay.save() if include_replay else None,
+            "training": self.training.save(),
+            "evaluation": None if self.evaluation is None else self.evaluation.save(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Puts back what `save` returned, into parts that have done nothing yet; a replay left out begins empty."""
+        rows_are_there = state["replay"] is not None
+        if rows_are_there:
+            self.replay.restore(state["replay"])
+        else:
+            self.dataset.forget_samples()
+        self.dataset.restore(state["dataset"])
+        self.learner.restore(state["learner"])
+        self.counter.restore(state["counter"])
+        self.training.restore(state["training"], rows_are_there=rows_are_there)
+        if self.evaluation is not None:
+            self.evaluation.restore(state["evaluation"])
+
+
+def make_parts(
+    experiment: config.ExperimentConfig,
+    networks: Any,
+    environment: environments.VectorEnvironment,
+    evaluation_environment: environments.VectorEnvironment | None,
+    seeds: Seeds,
+    make_logger: loggers.LoggerFactory,
+    *,
+    make_replay: Callable[[Sequence[replay.Table]], replay.Replay] = replay.LocalReplay,
+) -> Parts:
+    """Returns the parts of an experiment.
+
+    Args:
+        experiment: what to put together.
+        networks: the agent's.
+        environment: where it acts and learns.
+        evaluation_environment: where it is evaluated; None for no evaluation.
+        seeds: of all parts.
+        make_logger: makes the loggers `learner`, `actor` and `evaluator`.
+        make_replay: makes a replay of tables.
+    """
+    builder, num_envs = experiment.builder, experiment.num_envs
+    spec = specs.make_environment_spec(environment)
+    policy = builder.make_policy(networks, spec)
+    evaluation_policy = builder.make_policy(networks, spec, evaluation=True)
+    shapes = jax.eval_shape(functools.partial(builder.init_variables, networks, spec), jax.random.key(0))
+    extras_spec = acting.extras_spec(policy, shapes["policy"], spec.observation)
+    tables = builder.make_tables(spec, extras_spec)
+    made_replay = make_replay([table.widened(num_envs) for table in tables])
+    adder = builder.make_adder(made_replay.writer(num_envs), spec, extras_spec)
+    dataset = timing.TimedDataset(builder.make_dataset(made_replay, seed=seeds.replay))
+    counter = counting.Counter()
+    learner = builder.make_learner(
+        networks, spec, dataset, key=seeds.learner, counter=counter, logger=make_logger("learner")
+    )
+    actor = builder.make_actor(policy, learner, adder, key=seeds.actor, num_envs=num_envs)
+    loop = EnvironmentLoop(
+        environment, actor, counter=counter, logger=make_logger("actor"), observers=experiment.observers
+    )
+    evaluation = None
+    if evaluation_environment is not None:
+        evaluator = builder.make_actor(evaluation_policy, learner, None, key=seeds.evaluator, num_envs=1)
+        evaluation_loop = EnvironmentLoop(
+            evaluation_environment, evaluator, counter=counter, logger=make_logger("evaluator"), label="evaluator"
+        )
+        evaluation = Acting(evaluation_environment, evaluator, None, evaluation_loop)
+    return Parts(
+        spec=spec,
+        evaluation_policy=evaluation_policy,
+        variable_names=sorted(shapes),
+        replay=made_replay,
+        dataset=dataset,
+        learner=learner,
+        training=Acting(environment, actor, adder, loop),
+        evaluation=evaluation,
+        counter=counter,
+    )
+
+
+def make_environment(
+    experiment: config.ExperimentConfig, num_envs: int, seed: int
+) -> environments.SyncVectorEnvironment:
+    """Returns environments of an experiment, put together.
+
+    Raises:
+        ValueError: the experiment's factory makes something else.
+    """
+    members = [experiment.environment_factory(seed + index) for index in range(num_envs)]
+    for member in members:
+        if not hasattr(member, "observation_spec") or hasattr(member, "num_envs"):
+            raise ValueError(
+                "ExperimentConfig.environment_factory must return one dm_env.Environment (num_envs of them are put "
+                f"together; environments.GymnasiumEnvironment adapts a gymnasium.Env), got {type(member).__name__}."
+            )
+    return environments.SyncVectorEnvironment(members, seed=seed)

@@ -1,0 +1,394 @@
+"""Runs that go on after a crash: the same bits, the same counts, and what stops them."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import errno
+import itertools
+import logging
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from acme_lite import checkpointing, experiments
+from acme_lite.agents import dqn
+from acme_lite.experiments import run_directory
+from tests.agents import memory_environment, probe_recurrent
+
+STEPS = 320
+
+
+class Spy:
+    """Makes the parts of a builder, and keeps what learner and replay hold when the learner is closed."""
+
+    def __init__(self, builder, final):
+        self._builder = builder
+        self._final = final
+
+    def __getattr__(self, name):
+        return getattr(self._builder, name)
+
+    def make_dataset(self, replay, *, seed):
+        self._final["replay"] = replay
+        return self._builder.make_dataset(replay, seed=seed)
+
+    def make_learner(self, *args, **kwargs):
+        learner = self._builder.make_learner(*args, **kwargs)
+        close = learner.close
+
+        def save_and_close():
+            # As far as the run has come, and once more when all has been taken up.
+            self._final.setdefault("learner", learner.save())
+            self._final.setdefault("contents", contents(self._final["replay"]))
+            close()
+            self._final["closed"] = learner.save()
+
+        learner.close = save_and_close
+        return learner
+
+
+def contents(replay):
+    """Returns the items of all tables, oldest first, with their order's state."""
+    saved = {}
+    for name, table in replay._store.tables.items():
+        records = table._records[table.order.slots()]
+        saved[name] = (table.order.save(), table._gather(records), table.counts)
+    return saved
+
+
+@dataclasses.dataclass
+class Crash:
+    """Ends the run with an error at a step, or presses Ctrl-C there."""
+
+    at_step: int
+    ctrl_c: bool = False
+
+    def observe_first(self, timestep):
+        pass
+
+    def observe(self, action, next_timestep):
+        self.at_step -= 1
+        if self.at_step == 0:
+            if not self.ctrl_c:
+                raise RuntimeError("power cut")
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def get_metrics(self, member):
+        return {}
+
+
+def dqn_builder(*, prioritised=False, overlap=False, num_steps_per_call=1, n_step=1):
+    config = dqn.DQNConfig(
+        n_step=n_step,
+        hidden_sizes=(8,),
+        batch_size=8,
+        samples_per_insert=8.0,
+        min_replay_size=20,
+        max_replay_size=150,
+        epsilon=0.2,
+        priority_exponent=0.6 if prioritised else 0.0,
+        num_steps_per_call=num_steps_per_call,
+        overlap=overlap,
+    )
+    return dqn.DQNBuilder(config)
+
+
+RECURRENT = probe_recurrent.RecurrentProbeBuilder(
+    probe_recurrent.RecurrentProbeConfig(hidden_size=4, batch_size=4, min_replay_size=16, max_replay_size=60)
+)
+
+
+def run(directory, builder, *, crash=None, final=None, every_steps=90, **settings):
+    settings = {
+        "environment_factory": memory_environment.MemoryEnvironment,
+        "max_num_actor_steps": STEPS,
+        "evaluation": experiments.EvaluationConfig(every_steps=100, num_episodes=3),
+        "checkpointing": experiments.CheckpointConfig(every_steps=every_steps),
+        "observers": [crash] if crash else [],
+    } | settings
+    experiment = experiments.ExperimentConfig(
+        builder=Spy(builder, {} if final is None else final), directory=directory, **settings
+    )
+    return experiments.run_experiment(experiment, quiet=True)
+
+
+def run_twice(directory, builder, *, at_step=250, **settings):
+    """Runs until a crash, and again to the end; returns the result and what was left."""
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(directory, builder, crash=Crash(at_step), **settings)
+    final = {}
+    return run(directory, builder, final=final, **settings), final
+
+
+def rows(directory):
+    """Returns the rows of all logs but for times."""
+    found = {}
+    for path in sorted((directory / "logs").iterdir()):
+        with path.open() as file:
+            found[path.stem] = [
+                {name: value for name, value in row.items() if "second" not in name} for row in csv.DictReader(file)
+            ]
+    return found
+
+
+def assert_same(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+
+
+def check_same_bits(tmp_path, builder):
+    """A run that was never stopped and wrote no checkpoint equals one that crashed and went on."""
+    plain = {}
+    expected = run(tmp_path / "plain", builder, final=plain, checkpointing=None)
+    result, resumed = run_twice(tmp_path / "crashed", builder)
+    assert result.finished and result.counts == expected.counts and result.evaluations == expected.evaluations
+    for part in ("learner", "closed", "contents"):
+        assert_same(resumed[part], plain[part])
+    assert_same(result.variables, expected.variables)
+    assert rows(result.directory) == rows(expected.directory)
+    assert len(rows(result.directory)["actor"]) == result.counts["actor_episodes"]
+
+
+FACTORS = {"prioritised": [False, True], "overlap": [False, True], "num_steps_per_call": [1, 2], "n_step": [1, 3]}
+ALL = [dict(zip(FACTORS, values, strict=True)) for values in itertools.product(*FACTORS.values())]
+# Every pair of the first three factors' values, and both values of n_step.
+CHOSEN = [0, 7, 10, 13]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [pytest.param(one, marks=() if i in CHOSEN else pytest.mark.slow) for i, one in enumerate(ALL)],
+    ids=lambda one: "-".join(f"{name}={value}" for name, value in one.items()),
+)
+def test_a_resumed_run_equals_one_that_was_never_stopped(settings, tmp_path):
+    check_same_bits(tmp_path, dqn_builder(**settings))
+
+
+def test_a_resumed_recurrent_run_equals_one_that_was_never_stopped(tmp_path):
+    check_same_bits(tmp_path, RECURRENT)
+
+
+def test_several_members_go_on_with_counts_parameters_and_replay(tmp_path):
+    kept = {}
+
+    class Keeping(Spy):
+        def make_learner(self, *args, **kwargs):
+            learner = super().make_learner(*args, **kwargs)
+            restore = learner.restore
+
+            def restore_and_keep(state):
+                restore(state)
+                kept["saved"], kept["restored"] = state, learner.save()
+                kept["contents"] = contents(self._final["replay"])
+
+            learner.restore = restore_and_keep
+            return learner
+
+    builder = Keeping(dqn_builder(prioritised=True, n_step=3), {})
+    result, final = run_twice(tmp_path / "run", builder, num_envs=3, at_step=90)
+    assert result.finished and STEPS <= result.counts["actor_steps"] < STEPS + 3
+    assert_same(kept["restored"], kept["saved"])
+    (order, items, counts) = kept["contents"]["replay"]
+    assert counts.inserts > 150 and len(items.reward) == counts.size and order["next_key"] == counts.inserts
+    assert [one.actor_steps // 100 for one in result.evaluations] == [1, 2, 3, 3]
+    # One learner step for each item after the first 20, as without the stop.
+    assert abs(result.counts["learner_steps"] - (final["contents"]["replay"][-1].inserts - 20)) <= 4
+
+
+def test_a_replay_that_is_left_out_is_filled_anew(tmp_path, capsys):
+    settings = experiments.CheckpointConfig(every_steps=90, max_replay_bytes=100)
+    builder = dqn_builder(prioritised=True)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path / "run", builder, crash=Crash(250), checkpointing=settings)
+    final = {}
+    experiment = experiments.ExperimentConfig(
+        builder=Spy(builder, final),
+        environment_factory=memory_environment.MemoryEnvironment,
+        max_num_actor_steps=STEPS,
+        evaluation=experiments.EvaluationConfig(every_steps=100, num_episodes=3),
+        checkpointing=settings,
+        directory=tmp_path / "run",
+    )
+    result = experiments.run_experiment(experiment)
+    assert "goes on after environment step 18" in capsys.readouterr().out
+    assert result.finished and result.counts["actor_steps"] == STEPS
+    inserts = final["contents"]["replay"][-1].inserts
+    assert 100 <= inserts <= 140  # the steps since the checkpoint alone
+    # Until the checkpoint one learner step per environment step, and so afterwards, but for the first 20 each time.
+    assert abs(result.counts["learner_steps"] - (STEPS - 40)) <= 6
+
+
+def test_a_finished_run_keeps_no_checkpoints_and_the_next_one_begins(tmp_path):
+    first = run(tmp_path / "run", dqn_builder())
+    assert not (first.directory / "checkpoints").exists()
+    assert (first.directory / "result.json").exists()
+    again = run(tmp_path / "run", dqn_builder())
+    assert again.directory.name == "run-2"
+    assert_same(again.variables, first.variables)
+
+
+def checkpoint_names(directory):
+    return sorted(path.name for path in (directory / "checkpoints").iterdir())
+
+
+def crash(directory, builder, **settings):
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(directory, builder, crash=Crash(310), **settings)
+    return [directory / "checkpoints" / name for name in checkpoint_names(directory)]
+
+
+def damage(path):
+    largest = max(
+        (file for file in (path / "arrays").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
+    )
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    largest.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, caplog):
+    builder = dqn_builder(prioritised=True)
+    plain = {}
+    run(tmp_path / "plain", builder, final=plain, checkpointing=None)
+    older, newest = crash(tmp_path / "run", builder)
+    damage(newest)
+    (tmp_path / "run" / "checkpoints" / ".checkpoint-000009").mkdir()  # half written
+    final = {}
+    with caplog.at_level(logging.WARNING):
+        result = run(tmp_path / "run", builder, final=final)
+    assert f"{newest} cannot be read" in caplog.text and "checksum" in caplog.text
+    assert str(older) not in caplog.text
+    assert result.finished
+    assert_same(final["closed"], plain["closed"])
+
+
+def test_where_all_checkpoints_are_damaged_the_run_does_not_begin(tmp_path):
+    older, newest = crash(tmp_path / "run", dqn_builder())
+    damage(newest)
+    (older / "manifest.json").unlink()
+    with pytest.raises(checkpointing.CheckpointError, match="delete their folder to start the run anew") as error:
+        run(tmp_path / "run", dqn_builder())
+    assert str(older) in str(error.value) and str(newest) in str(error.value)
+
+
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(tmp_path, monkeypatch):
+    builder = dqn_builder()
+    real_fsync = os.fsync
+    checkpoints = tmp_path / "run" / "checkpoints"
+
+    def fsync(descriptor):
+        if (checkpoints / "checkpoint-000002").exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real_fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(OSError, match=r"A checkpoint of up to [0-9,]+ bytes could not be written to") as error:
+        run(tmp_path / "run", builder)
+    assert error.value.errno == errno.ENOSPC
+    assert str(checkpoints / "checkpoint-000002") in str(error.value)
+    assert checkpoint_names(tmp_path / "run") == ["checkpoint-000001", "checkpoint-000002"]
+    monkeypatch.setattr(os, "fsync", real_fsync)
+    result = run(tmp_path / "run", builder)
+    assert result.finished and result.counts["actor_steps"] == STEPS
+
+
+def test_ctrl_c_writes_a_checkpoint_and_the_run_goes_on(tmp_path):
+    builder = dqn_builder(overlap=True, prioritised=True)
+    stopped = run(tmp_path / "run", builder, crash=Crash(150, ctrl_c=True), every_steps=1_000)
+    assert not stopped.finished and stopped.counts["actor_steps"] < 150
+    assert checkpoint_names(tmp_path / "run") == ["checkpoint-000001"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    result = run(tmp_path / "run", builder, every_steps=1_000)
+    assert result.finished and result.counts["actor_steps"] == STEPS
+    assert result.evaluations[:1] == stopped.evaluations
+    actor = rows(result.directory)["actor"]
+    assert len(actor) == result.counts["actor_episodes"]
+    # The episode that Ctrl-C cut off is in no row, and its steps are counted.
+    assert STEPS - 10 <= sum(int(row["episode_length"]) for row in actor) <= STEPS
+
+
+def test_a_run_that_is_under_way_is_not_started_again(tmp_path):
+    directory = run_directory.open_run_directory(tmp_path / "run", {"a": 1})
+    with pytest.raises(RuntimeError, match=rf"under way in {tmp_path / 'run'} \(process {os.getpid()}\)"):
+        run_directory.open_run_directory(tmp_path / "run", {"a": 1})
+    directory.close()
+    run_directory.open_run_directory(tmp_path / "run", {"a": 1}).close()
+
+
+class PlainActor:
+    """An actor of one's own that can do what the interface asks, and no more."""
+
+    def __init__(self, adder):
+        self._adder = adder
+        self._rng = np.random.default_rng(0)
+
+    def select_action(self, observation):
+        return self._rng.integers(2, size=1, dtype=np.int32)
+
+    def observe_first(self, timestep):
+        if self._adder is not None:
+            self._adder.add_first(timestep)
+
+    def observe(self, action, next_timestep):
+        if self._adder is not None:
+            self._adder.add(action, next_timestep)
+
+    def update(self, wait=False):
+        pass
+
+
+class PlainBuilder(Spy):
+    def make_actor(self, policy, variables, adder, *, key, num_envs):
+        return PlainActor(adder)
+
+
+def test_an_actor_that_saves_nothing_begins_anew_and_the_rest_goes_on(tmp_path):
+    builder = PlainBuilder(dqn_builder(n_step=3), {})
+    result, final = run_twice(tmp_path / "run", builder)
+    assert result.finished and result.counts["actor_steps"] == STEPS
+    assert final["contents"]["replay"][-1].inserts >= STEPS - 6
+    assert len(rows(result.directory)["actor"]) == result.counts["actor_episodes"]
+
+
+class UnsaveableBuilder(Spy):
+    def make_learner(self, *args, **kwargs):
+        learner = super().make_learner(*args, **kwargs)
+        learner.save = lambda: {"state": object()}
+        return learner
+
+
+def test_a_state_that_cannot_be_saved_is_an_error_at_the_start(tmp_path):
+    builder = UnsaveableBuilder(dqn_builder(), {})
+    with pytest.raises(TypeError, match=r"state\['learner'\]\['state'\] is of type builtins:object"):
+        run(tmp_path / "run", builder)
+
+
+def test_checkpoints_elsewhere_belong_to_one_run(tmp_path):
+    settings = experiments.CheckpointConfig(directory=tmp_path / "disk", every_steps=90)
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path / "run", dqn_builder(), crash=Crash(250), checkpointing=settings)
+    assert sorted(os.listdir(tmp_path / "disk" / "run"))[0] == "checkpoint-000001"
+    other = tmp_path / "other" / "run"
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(other, dqn_builder(), crash=Crash(50), checkpointing=None, seed=1)
+    with pytest.raises(ValueError, match=r"CheckpointConfig.directory must hold this run's checkpoints or none, got"):
+        run(other, dqn_builder(), checkpointing=settings, seed=1)
+    result = run(tmp_path / "run", dqn_builder(), checkpointing=settings)
+    assert result.finished and not (tmp_path / "disk" / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("every_steps", 0, "CheckpointConfig.every_steps must be a whole number of at least 1, got 0"),
+        ("keep", 0, "CheckpointConfig.keep must be a whole number of at least 1, got 0"),
+        ("max_replay_bytes", -1, "CheckpointConfig.max_replay_bytes must be a whole number of at least 0, got -1"),
+    ],
+)
+def test_bad_settings_are_named(name, value, message):
+    with pytest.raises(ValueError, match=message):
+        experiments.CheckpointConfig(**{name: value})
