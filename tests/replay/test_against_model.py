@@ -25,7 +25,7 @@ SAMPLERS = {
 @pytest.mark.parametrize("max_times_sampled", [0, 1, 3])
 @pytest.mark.parametrize("sampler", sorted(SAMPLERS))
 @pytest.mark.parametrize("limiter", sorted(LIMITERS))
-def test_random_operations(make_replay, limiter, sampler, max_times_sampled):
+def test_random_operations(make_replay, backend, limiter, sampler, max_times_sampled):
     table = steps.transition_table(
         max_size=10,
         limiter=LIMITERS[limiter],
@@ -33,7 +33,7 @@ def test_random_operations(make_replay, limiter, sampler, max_times_sampled):
         max_times_sampled=max_times_sampled,
     )
     made = make_replay(table)
-    model = models.LimiterModel(table)
+    model = models.LimiterModel(table, asks_limiter_per_item=backend.asks_limiter_per_item)
     stream = steps.Steps(made.writer(1))
     datasets = {num: made.dataset("replay", num, seed=num, timeout_seconds=10.0) for num in (1, 3, 5)}
     ordered = isinstance(table.sampler, (replay.Fifo, replay.Lifo))
