@@ -156,7 +156,7 @@ class Link:
             return counts
         deadline = time.monotonic() + _SETTLE_SECONDS
         while any(
-            self.num_pending(name, counts[name]) and table.limiter.can_insert(counts[name], 1)
+            self.num_pending(name, counts[name]) and self.can_insert(table, counts[name], 1)
             for name, table in self.tables.items()
         ):
             if time.monotonic() > deadline:
@@ -185,7 +185,15 @@ class Link:
         """
         if not table.limiter.can_sample(counts, num_items):
             return False
+        if self._server_tables and not self._server_tables[table.name].can_sample(num_items):
+            return False
         return not table.max_times_sampled or counts.size - num_items + 1 >= table.limiter.min_size_to_sample
+
+    def can_insert(self, table: tables.Table, counts: rate_limiters.Counts, num_items: int) -> bool:
+        """Whether the server would let in so many items now."""
+        if self._server_tables:
+            return self._server_tables[table.name].can_insert(num_items)
+        return table.limiter.can_insert(counts, num_items)
 
     def describe(self, names: Sequence[str] | None = None) -> str:
         """Returns the state of tables in words, for messages."""

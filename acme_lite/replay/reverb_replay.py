@@ -128,7 +128,7 @@ class ReverbReplay:
         counts = self._link.settled_counts()
         return all(
             not self._link.num_pending(name, counts[name])
-            and self._link.tables[name].limiter.can_insert(counts[name], num_items)
+            and self._link.can_insert(self._link.tables[name], counts[name], num_items)
             for name in names
         )
 

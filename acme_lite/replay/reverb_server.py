@@ -19,6 +19,7 @@ from acme_lite.replay.reverb_layout import Layout
 
 _logger = logging.getLogger(__name__)
 
+_SLACK_ITEMS = 1e-4
 _BUFFER_BYTES = 96  # a stdio_sync_filebuf has 80
 
 
@@ -51,6 +52,7 @@ def _log_what_reverb_prints() -> None:
         return
     rdbuf.argtypes, rdbuf.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p
     c.fdopen.argtypes, c.fdopen.restype = [ctypes.c_int, ctypes.c_char_p], ctypes.c_void_p
+    c.malloc.argtypes, c.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
     c.setvbuf.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
     reading, writing = os.pipe()
     # A full pipe drops what is printed: a thread of Reverb's must never wait for one of Python's.
@@ -59,19 +61,17 @@ def _log_what_reverb_prints() -> None:
     c.setvbuf(file, None, 1, 4096)
     ios = stream + 8  # where an ostream keeps its `ios`, behind one pointer
     original = rdbuf(ios, None)
-    copy = ctypes.create_string_buffer(ctypes.string_at(original, _BUFFER_BYTES), _BUFFER_BYTES)
-    words = (ctypes.c_size_t * (_BUFFER_BYTES // 8)).from_buffer(copy)
+    # Never freed: threads of Reverb's print until the process has ended.
+    copy = c.malloc(_BUFFER_BYTES)
+    ctypes.memmove(copy, original, _BUFFER_BYTES)
+    words = (ctypes.c_size_t * (_BUFFER_BYTES // 8)).from_address(copy)
     places = [i for i, word in enumerate(words) if word == stderr]
     if not places:
         rdbuf(ios, original)
         return
     words[places[0]] = file
-    rdbuf(ios, ctypes.addressof(copy))
-    _kept.append(copy)
+    rdbuf(ios, copy)
     threading.Thread(target=_log_lines, args=(reading,), name="reverb-log", daemon=True).start()
-
-
-_kept: list[Any] = []
 
 
 def _log_lines(descriptor: int) -> None:
@@ -117,8 +117,12 @@ def _limiter(limiter: rate_limiters.Limiter) -> Any:
     if isinstance(limiter, rate_limiters.Queue):
         return limiters.Queue(limiter.size)
     if isinstance(limiter, rate_limiters.SampleToInsertRatio):
-        # Reverb adds the offset min_size * samples_per_insert itself where the buffer is one number.
-        return limiters.SampleToInsertRatio(limiter.samples_per_insert, limiter.min_size, float(limiter.error_buffer))
+        # Reverb's difference is not taken from the middle of the window, so its rounding errors are others: without
+        # some slack it would never give what stands exactly at the window's edge.
+        middle, buffer = limiter.min_size * limiter.samples_per_insert, limiter.error_buffer + _SLACK_ITEMS
+        return limiters.SampleToInsertRatio(
+            limiter.samples_per_insert, limiter.min_size, (middle - buffer, middle + buffer)
+        )
     raise TypeError(f"A Reverb server has no limiter like {limiter!r}; allowed are MinSize, SampleToInsertRatio, Queue.")
 
 
