@@ -1,5 +1,9 @@
 """Replay: tables of experience, writers that fill them and datasets that draw from them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from acme_lite.replay import rate_limiters as rate_limiters
 from acme_lite.replay.datasets import mix_datasets as mix_datasets
 from acme_lite.replay.datasets import zip_datasets as zip_datasets
@@ -22,3 +26,15 @@ from acme_lite.replay.tables import Signature as Signature
 from acme_lite.replay.tables import Table as Table
 from acme_lite.replay.tables import Transitions as Transitions
 from acme_lite.replay.tables import Uniform as Uniform
+
+if TYPE_CHECKING:
+    from acme_lite.replay.reverb_replay import ReverbReplay as ReverbReplay
+
+
+def __getattr__(name: str) -> Any:
+    # Reverb brings TensorFlow: it is imported when it is asked for.
+    if name == "ReverbReplay":
+        from acme_lite.replay.reverb_replay import ReverbReplay
+
+        return ReverbReplay
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from acme_lite import types
+from acme_lite.replay import rate_limiters, tables
 
 
 class SampleInfo(NamedTuple):
@@ -55,6 +56,21 @@ class TableInfo(NamedTuple):
     num_samples: int
     num_pending: int
     limiter: str
+
+
+def make_table_info(table: tables.Table, counts: rate_limiters.Counts, num_pending: int) -> TableInfo:
+    """Returns the state of a table in numbers and words."""
+    return TableInfo(
+        size=counts.size,
+        max_size=table.max_size,
+        num_inserts=counts.inserts,
+        num_samples=counts.samples,
+        num_pending=num_pending,
+        limiter=(
+            f"table {table.name!r}: {counts.inserts} inserts, {counts.samples} samples, size {counts.size} of "
+            f"{table.max_size}, {num_pending} pending, {table.limiter}"
+        ),
+    )
 
 
 class ReplayInfo(NamedTuple):

@@ -64,7 +64,7 @@ class LocalReplay:
             raise ValueError(f"num_batches must be at least 1 or None, got {num_batches}.")
         shape = (batch_size,) if num_batches is None else (num_batches, batch_size)
         with self._store.lock:
-            self._store.table(table).check_dataset(batch_size * (num_batches or 1))
+            self._store.table(table).declaration.check_dataset(batch_size * (num_batches or 1))
         return LocalDataset(self._store, table, shape, seed=seed, timeout_seconds=timeout_seconds)
 
     def can_insert(self, num_items: int, table: str | None = None) -> bool:

@@ -19,7 +19,6 @@ from acme_lite.replay.orders import Draw, Order, leaves_anywhere
 from acme_lite.replay.rows import Rows
 
 _ROOM_AHEAD = 256
-_FIELDS = {tables.Transitions: ("action",), tables.Sequences: ("action", "reward", "discount", "mask")}
 
 
 class Items(NamedTuple):
@@ -109,12 +108,6 @@ class LocalTable:
     """
 
     def __init__(self, declaration: tables.Table, index: int, order: Order, rows: Rows, blocks: Blocks):
-        missing = sorted(set(_FIELDS[type(declaration.items)]) - set(rows.fields))
-        if missing:
-            raise ValueError(
-                f"Signature.fields of table {declaration.name!r} must hold {missing} for items of type "
-                f"{type(declaration.items).__name__}, got {sorted(rows.fields)}."
-            )
         self.declaration = declaration
         self.is_transitions = isinstance(declaration.items, tables.Transitions)
         self.longest = (
@@ -216,16 +209,6 @@ class LocalTable:
         self._due_items = num_items
         return False
 
-    def check_dataset(self, num_items: int) -> None:
-        """Raises ValueError if the table could never give so many items at once."""
-        table = self.declaration
-        table.limiter.check(num_items, table.max_size)
-        if table.max_times_sampled and table.max_size * table.max_times_sampled < num_items:
-            raise ValueError(
-                f"Table {table.name!r} could never give {num_items} items at once: max_size * max_times_sampled is "
-                f"{table.max_size} * {table.max_times_sampled}."
-            )
-
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> interface.Sample:
         """Draws items; the caller has asked `can_sample`."""
         num_items = math.prod(shape)
@@ -239,19 +222,8 @@ class LocalTable:
         return interface.Sample(data, interface.SampleInfo(draw.keys, draw.probabilities, size))
 
     def info(self) -> interface.TableInfo:
-        counts = self.counts
         num_pending = sum(pending.items.num for pending in self.pending)
-        return interface.TableInfo(
-            size=counts.size,
-            max_size=self.declaration.max_size,
-            num_inserts=counts.inserts,
-            num_samples=counts.samples,
-            num_pending=num_pending,
-            limiter=(
-                f"table {self.declaration.name!r}: {counts.inserts} inserts, {counts.samples} samples, size "
-                f"{counts.size} of {self.declaration.max_size}, {num_pending} pending, {self.declaration.limiter}"
-            ),
-        )
+        return interface.make_table_info(self.declaration, self.counts, num_pending)
 
     def save(self) -> dict[str, Any]:
         """Returns items and counts."""

@@ -19,7 +19,7 @@ ZERO_ROW = 0
 """Physical number of the row of zeros with which short sequences are padded."""
 
 
-def _tree_functions(spec: types.SpecTree) -> tuple[Callable[[Any], Any], Callable[[list], Any]]:
+def tree_functions(spec: types.SpecTree) -> tuple[Callable[[Any], Any], Callable[[list], Any]]:
     """Returns functions that take a tree like `spec` to its leaves and back, without JAX where the tree is flat."""
     leaves: list[Any]
     treedef: Any
@@ -55,7 +55,7 @@ class Columns:
         self._specs = jax.tree.leaves(spec)
         self._stacks = [_num_frames(leaf) for leaf in self._specs]
         self._frames = frames
-        self._flatten, self._unflatten = _tree_functions(spec)
+        self._flatten, self._unflatten = tree_functions(spec)
         self._is_one_array = jax.tree_util.treedef_is_leaf(jax.tree.structure(spec)) and not self._stacks[0]
         self.arrays = [
             np.empty((num_rows, *(leaf.shape[1:] if stack else leaf.shape)), leaf.dtype)

@@ -59,6 +59,9 @@ def _container_memory(fallback: int, folder: pathlib.Path = pathlib.Path("/sys/f
     return int(limit.read_text()) - int(used.read_text())
 
 
+_FIELDS = {tables.Transitions: ("action",), tables.Sequences: ("action", "reward", "discount", "mask")}
+
+
 def _describe(table: tables.Table) -> dict[str, str]:
     """Returns what must agree between the replay that was saved and the one that is restored."""
 
@@ -93,7 +96,8 @@ def _move_writer(
     }
 
 
-def _check_tables(declarations: Sequence[tables.Table]) -> None:
+def check_tables(declarations: Sequence[tables.Table]) -> None:
+    """Raises ValueError unless these tables can stand in one replay."""
     if not declarations:
         raise ValueError("tables must hold at least one table, got none.")
     names = [table.name for table in declarations]
@@ -105,6 +109,14 @@ def _check_tables(declarations: Sequence[tables.Table]) -> None:
             raise ValueError(
                 f"tables of one replay must have equal signatures, got different ones for {names[0]!r} and "
                 f"{table.name!r}; make a replay for each."
+            )
+    for table in declarations:
+        fields = table.signature.fields
+        missing = sorted(set(_FIELDS[type(table.items)]) - set(fields))
+        if missing:
+            raise ValueError(
+                f"Signature.fields of table {table.name!r} must hold {missing} for items of type "
+                f"{type(table.items).__name__}, got {sorted(fields)}."
             )
 
 
@@ -124,7 +136,7 @@ class Store:
     """
 
     def __init__(self, declarations: Sequence[tables.Table]):
-        _check_tables(declarations)
+        check_tables(declarations)
         signature = declarations[0].signature
         bytes_per_row = row_bytes(signature)
         num_rows = sum(_num_rows(table, worst=False) for table in declarations)

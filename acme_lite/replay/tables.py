@@ -152,6 +152,15 @@ class Table:
                 f"max_size is {self.max_size}."
             )
 
+    def check_dataset(self, num_items: int) -> None:
+        """Raises ValueError if the table could never give so many items at once."""
+        self.limiter.check(num_items, self.max_size)
+        if self.max_times_sampled and self.max_size * self.max_times_sampled < num_items:
+            raise ValueError(
+                f"Table {self.name!r} could never give {num_items} items at once: max_size * max_times_sampled is "
+                f"{self.max_size} * {self.max_times_sampled}."
+            )
+
     def widened(self, num_items: int) -> Table:
         """Returns a table that also takes a burst of so many inserts without a sample between."""
         limiter = self.limiter.widened(num_items)

@@ -8,8 +8,9 @@ from acme_lite import replay
 class LimiterModel:
     """Items let in and drawn one at a time, in order of creation."""
 
-    def __init__(self, table):
+    def __init__(self, table, *, asks_limiter_per_item=False):
         self.table = table
+        self.asks_limiter_per_item = asks_limiter_per_item
         self.waiting = []
         self.items = []
         self.times = {}
@@ -32,7 +33,11 @@ class LimiterModel:
     def may_sample(self, num):
         limiter = self.table.limiter
         most = self.table.max_times_sampled
-        if not self.items or (most and sum(most - self.times[item] for item in self.items) < num):
+        if most and self.asks_limiter_per_item:
+            # How often items can still be drawn is not known there either: each draw may take one away.
+            if len(self.items) - num + 1 < self.table.limiter.min_size_to_sample:
+                return False
+        elif not self.items or (most and sum(most - self.times[item] for item in self.items) < num):
             return False
         if isinstance(limiter, replay.Queue):
             return self.inserts - self.samples >= num

@@ -32,7 +32,7 @@ COMBINATIONS = [
 
 
 @pytest.mark.parametrize(("limiter", "sampler", "max_times_sampled"), COMBINATIONS)
-def test_random_operations(make_replay, limiter, sampler, max_times_sampled):
+def test_random_operations(make_replay, backend, limiter, sampler, max_times_sampled):
     table = steps.transition_table(
         max_size=10,
         limiter=LIMITERS[limiter],
@@ -40,7 +40,7 @@ def test_random_operations(make_replay, limiter, sampler, max_times_sampled):
         max_times_sampled=max_times_sampled,
     )
     made = make_replay(table)
-    model = models.LimiterModel(table)
+    model = models.LimiterModel(table, asks_limiter_per_item=backend.asks_limiter_per_item)
     stream = steps.Steps(made.writer(1))
     datasets = {num: made.dataset("replay", num, seed=num, timeout_seconds=10.0) for num in (1, 3, 5)}
     ordered = isinstance(table.sampler, (replay.Fifo, replay.Lifo))

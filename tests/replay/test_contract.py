@@ -181,7 +181,7 @@ def test_info_of_a_sample(make_replay):
     assert made.info().num_bytes > 0
 
 
-def test_keys_name_items_and_grow(make_replay):
+def test_keys_name_items_and_grow(make_replay, backend):
     made = make_replay(steps.transition_table(max_size=20, sampler=replay.Lifo()))
     stream = steps.Steps(made.writer(1))
     dataset = made.dataset("replay", 1, timeout_seconds=10.0)
@@ -190,7 +190,9 @@ def test_keys_name_items_and_grow(make_replay):
         stream.transitions()
         stream.writer.flush(10.0)
         keys.append(int(next(dataset).info.keys[0]))
-    assert all(later > earlier for earlier, later in itertools.pairwise(keys))
+    assert len(set(keys)) == 30
+    if backend.keys_grow:
+        assert all(later > earlier for earlier, later in itertools.pairwise(keys))
 
 
 def test_samples_are_not_changed_by_later_writes(make_replay):
@@ -326,15 +328,18 @@ def test_closed_dataset_raises(make_replay):
         next(dataset)
 
 
-def test_closed_writer_drops_what_waits(make_replay):
+def test_closed_writer_drops_what_waits(make_replay, backend):
     made = make_replay(
         steps.transition_table(sampler=replay.Fifo(), max_times_sampled=1, limiter=replay.Queue(2), max_size=2)
     )
     stream = steps.Steps(made.writer(1))
     stream.transitions(4)
     stream.writer.close()
+    dataset = made.dataset("replay", 2, timeout_seconds=0.5)
+    if not backend.close_drops_pending:
+        assert steps.numbers(next(dataset)) + steps.numbers(next(dataset)) == [0, 1, 2, 3]
+        return
     assert made.info().tables["replay"].num_pending == 0
-    dataset = made.dataset("replay", 2, timeout_seconds=0.05)
     assert steps.numbers(next(dataset)) == [0, 1]
     assert made.can_insert(2)
     with pytest.raises(TimeoutError):

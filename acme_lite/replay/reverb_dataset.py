@@ -1,0 +1,230 @@
+"""The datasets of a `ReverbReplay`: one that draws when it is asked, one that draws ahead in a thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+from acme_lite import types
+from acme_lite.replay import interface, tables
+from acme_lite.replay.local_writer import check_priorities
+from acme_lite.replay.reverb_link import Link
+
+_RETRY_SECONDS = 0.5
+_SIGNATURE_SECONDS = 5
+
+
+class ReverbDataset:
+    """An `interface.Dataset` that draws exactly when it is asked, from a server in this process.
+
+    Made by `ReverbReplay.dataset`. Iterate from one thread at a time.
+    """
+
+    def __init__(self, link: Link, table: tables.Table, shape: tuple[int, ...], timeout_seconds: float | None):
+        self._link = link
+        self._table = table
+        self._shape = shape
+        self._num_items = int(np.prod(shape))
+        self._timeout_seconds = timeout_seconds
+        self._drawn: interface.Sample | None = None
+        self._closed = False
+
+    def __iter__(self) -> ReverbDataset:
+        return self
+
+    def __next__(self) -> interface.Sample:
+        self._link.wait(self._draw, self._timeout_seconds, self._describe)
+        sample, self._drawn = self._drawn, None
+        assert sample is not None
+        return sample
+
+    def ready(self) -> bool:
+        self._check_open()
+        link = self._link
+        return link.can_sample(self._table, link.settled_counts()[self._table.name], self._num_items)
+
+    def due(self) -> bool:
+        self._check_open()
+        counts = self._link.settled_counts()[self._table.name]
+        return self._table.limiter.due(counts, self._num_items) and self._link.can_sample(
+            self._table, counts, self._num_items
+        )
+
+    def update_priorities(self, info: interface.SampleInfo, priorities: types.ArrayTree) -> None:
+        update_priorities(self._link, self._table, info.keys, priorities)
+
+    def state(self) -> dict[str, Any]:
+        """Returns nothing: a Reverb server draws with a generator of its own, which cannot be saved."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise RuntimeError("The dataset was closed.")
+
+    def _draw(self) -> bool:
+        """Draws a batch if the limiter gives one now."""
+        link, name = self._link, self._table.name
+        # Between the look at the counts and the draws nobody else of this process may draw.
+        with link.draw_lock:
+            self._check_open()
+            counts = link.settled_counts()[name]
+            if not link.can_sample(self._table, counts, self._num_items):
+                return False
+            sampler = link.client.NewSampler(name, self._num_items, self._num_items)
+            items = [sampler.GetNextTrajectory() for _ in range(self._num_items)]
+            link.note_drawn(name, counts.inserts)
+        keys, probabilities, sizes, _, _, *columns = zip(*items, strict=True)
+        data = [np.stack(column) for column in columns]
+        self._drawn = _make_sample(
+            link, self._table, self._shape, np.array(keys), np.array(probabilities), int(sizes[0]), data
+        )
+        return True
+
+    def _describe(self) -> str:
+        return f"{self._num_items} items from {self._link.describe([self._table.name])}"
+
+
+class PrefetchingReverbDataset:
+    """An `interface.Dataset` that a thread fills from a server anywhere.
+
+    Made by `ReverbReplay.dataset`. One call's items may lie here while the next's are on their way: no more than two
+    calls are drawn ahead, which the server's counts hold already. It starts to draw when it is first asked for a sample
+    or whether there is one. While the server is away it waits, and goes on when the server is back.
+    """
+
+    def __init__(self, link: Link, table: tables.Table, shape: tuple[int, ...], timeout_seconds: float | None):
+        self._link = link
+        self._table = table
+        self._shape = shape
+        self._num_items = int(np.prod(shape))
+        self._timeout_seconds = timeout_seconds
+        self._taken = threading.Condition()
+        self._drawn: interface.Sample | None = None
+        self._error: Exception | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __iter__(self) -> PrefetchingReverbDataset:
+        return self
+
+    def __next__(self) -> interface.Sample:
+        self._link.wait(self.ready, self._timeout_seconds, self._describe)
+        with self._taken:
+            sample, self._drawn = self._drawn, None
+            self._taken.notify()
+        assert sample is not None
+        return sample
+
+    def ready(self) -> bool:
+        self._start()
+        if self._error is not None:
+            raise RuntimeError(f"Sampling from {self._link.describe([self._table.name])} failed.") from self._error
+        return self._drawn is not None
+
+    def due(self) -> bool:
+        return self.ready()
+
+    def update_priorities(self, info: interface.SampleInfo, priorities: types.ArrayTree) -> None:
+        update_priorities(self._link, self._table, info.keys, priorities)
+
+    def state(self) -> dict[str, Any]:
+        """Returns nothing: a Reverb server draws with a generator of its own, which cannot be saved."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        pass
+
+    def close(self) -> None:
+        with self._taken:
+            self._closed = True
+            self._taken.notify()
+
+    def _start(self) -> None:
+        if self._closed:
+            raise RuntimeError("The dataset was closed.")
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="reverb-dataset", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        from reverb import errors
+
+        while not self._closed and not self._link.closed:
+            try:
+                for sample in self._make_source():
+                    if not self._hand_over(sample):
+                        return
+            except (errors.DeadlineExceededError, *_transient_errors()):
+                time.sleep(_RETRY_SECONDS)  # the server is away or was replaced
+            except Exception as error:  # raised again in `ready`
+                self._error = error
+                return
+
+    def _make_source(self) -> Any:
+        import reverb
+
+        source = reverb.TrajectoryDataset.from_table_signature(
+            self._link.address,
+            self._table.name,
+            max_in_flight_samples_per_worker=self._num_items,
+            num_workers_per_iterator=1,  # more would mix up the order of a queue
+            get_signature_timeout_secs=_SIGNATURE_SECONDS,
+        )
+        return source.batch(self._num_items).as_numpy_iterator()
+
+    def _hand_over(self, sample: Any) -> bool:
+        """Puts a sample where `__next__` takes it; returns False if the dataset was closed."""
+        info = sample.info
+        made = _make_sample(
+            self._link, self._table, self._shape, info.key, info.probability, int(info.table_size[0]), sample.data
+        )
+        with self._taken:
+            self._drawn = made
+            self._taken.wait_for(lambda: self._drawn is None or self._closed)
+        return not self._closed
+
+    def _describe(self) -> str:
+        return f"{self._num_items} items from {self._link.describe([self._table.name])}"
+
+
+def _transient_errors() -> tuple[type[Exception], ...]:
+    """Returns the errors of a server that ends."""
+    from acme_lite import _runtime
+
+    errors = _runtime.import_extra("tensorflow", "distributed", "A Reverb replay").errors
+    return errors.CancelledError, errors.UnavailableError
+
+
+def _make_sample(
+    link: Link,
+    table: tables.Table,
+    shape: tuple[int, ...],
+    keys: np.ndarray,
+    probabilities: np.ndarray,
+    table_size: int,
+    columns: Any,
+) -> interface.Sample:
+    info = interface.SampleInfo(keys.view(np.int64).reshape(shape), probabilities.reshape(shape), table_size)
+    return interface.Sample(link.layout.unpack(table.items, columns, shape), info)
+
+
+def update_priorities(link: Link, table: tables.Table, keys: np.ndarray, priorities: types.ArrayTree) -> None:
+    """Sets priorities by key, int64 or uint64."""
+    keys = np.asarray(keys)
+    checked = check_priorities(priorities)
+    if keys.shape != checked.shape:
+        raise ValueError(f"priorities must have the shape of the keys {keys.shape}, got {checked.shape}.")
+    if not isinstance(table.sampler, tables.Prioritized):
+        return
+    names = keys.astype(np.int64, copy=False).view(np.uint64) if keys.dtype != np.uint64 else keys
+    updates = list(zip(names.ravel().tolist(), checked.ravel().tolist(), strict=True))
+    link.call(lambda: link.client.MutatePriorities(table.name, updates, []), "set priorities")

@@ -1,0 +1,204 @@
+"""How rows and items are packed for a Reverb server, whose costs are per column and per item.
+
+A transition is one array of bytes: source observation, action, extras, reward, discount, next observation. A row of a
+sequence is one array of bytes, and an item a run of them. The frames of `specs.FrameStack` leaves stand in a column of
+their own, once per row, and an item refers to those that its stacks are made of. A batch is unpacked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from acme_lite import specs, types
+from acme_lite.replay import tables
+from acme_lite.replay.rows import Columns, tree_functions
+
+_AGE, _NEXT_AGE = "age", "next_age"
+
+
+class Layout:
+    """The layout of all tables of a replay.
+
+    Attributes:
+        row: dtype of a row: the observation without stacks of frames, the fields, and, where there are stacks, its
+            age: the rows since its episode's first, no more than the longest stack needs.
+        frame: dtype of the newest frames of a row; no bytes where there are no stacks.
+        stack: frames of the largest stack; 0 without any.
+        window: rows of a stream that a writer keeps so that any item can be created.
+        transition: dtype of a transition.
+
+    Args:
+        declarations: tables with equal signatures.
+    """
+
+    def __init__(self, declarations: Sequence[tables.Table]):
+        signature = declarations[0].signature
+        self._observation = signature.observation
+        leaves: list[Any]
+        leaves, self._treedef = jax.tree.flatten(signature.observation)
+        self._stacks = {i: leaf.shape[0] for i, leaf in enumerate(leaves) if isinstance(leaf, specs.FrameStack)}
+        self._num_leaves = len(leaves)
+        self._flatten, _ = tree_functions(signature.observation)
+        self.stack = max(self._stacks.values(), default=0)
+        self.window = max(table.items.window for table in declarations)
+        first = [name for name in ("action", "extras") if name in signature.fields]
+        self._field_names = first + [name for name in signature.fields if name not in first]
+        self._field_specs = dict(signature.fields)
+        self._field_flattens = {name: tree_functions(spec)[0] for name, spec in signature.fields.items()}
+        self._field_trees = {name: jax.tree.structure(spec) for name, spec in signature.fields.items()}
+        columns = {
+            name: [(f"{name}.{i}", leaf.dtype, leaf.shape) for i, leaf in enumerate(jax.tree.leaves(spec))]
+            for name, spec in signature.fields.items()
+        }
+        plain = [(i, leaf.dtype, leaf.shape) for i, leaf in enumerate(leaves) if i not in self._stacks]
+        observation: list[Any] = [(f"o{i}", dtype, shape) for i, dtype, shape in plain]
+        head = observation + [column for name in first for column in columns[name]]
+        rest = [column for name in self._field_names if name not in first for column in columns[name]]
+        self.frame = np.dtype([(f"o{i}", leaves[i].dtype, leaves[i].shape[1:]) for i in self._stacks])
+        self.row = np.dtype(head + rest + [(_AGE, np.int32, ())] * bool(self.stack))
+        self.transition = np.dtype(
+            head
+            + [("reward", np.float32, ()), ("discount", np.float32, ())]
+            + [(_AGE, np.int32, ()), (_NEXT_AGE, np.int32, ())] * bool(self.stack)
+            + [(f"n{i}", dtype, shape) for i, dtype, shape in plain]
+        )
+        # A row begins with what a transition begins with, so that it is copied in one piece.
+        self._head_bytes = np.dtype(head).itemsize
+        self._observation_bytes = np.dtype(observation).itemsize
+
+    def columns(self, items: tables.Transitions | tables.Sequences) -> list[tuple[int, ...]]:
+        """Returns the shapes of the columns of bytes of one item."""
+        if isinstance(items, tables.Transitions):
+            first, num_frames = (self.transition.itemsize,), 2 * self.stack
+        else:
+            first, num_frames = (items.length, self.row.itemsize), items.length + self.stack - 1
+        return [first, (num_frames, self.frame.itemsize)] if self.stack else [first]
+
+    def item_bytes(self, items: tables.Transitions | tables.Sequences) -> int:
+        """Returns the bytes that an item adds to a table of long episodes, before compression."""
+        if isinstance(items, tables.Transitions):
+            return self.transition.itemsize + self.frame.itemsize
+        return items.period * (self.row.itemsize + self.frame.itemsize)
+
+    def check_observation(self, observation: types.ArrayTree, num_streams: int) -> None:
+        """Raises ValueError unless an observation has the structure and the shapes `[N, ...]` of its spec."""
+        Columns("observation", self._observation, 1, {s: np.zeros((1, s), int) for s in self._stacks.values()}).check(
+            observation, num_streams
+        )
+
+    def check_fields(self, fields: types.ArrayTree, num_streams: int) -> None:
+        """Raises ValueError unless the fields have the names, structures and shapes `[N, ...]` of their specs."""
+        if set(fields) != set(self._field_specs):
+            raise ValueError(f"fields must hold {sorted(self._field_specs)}, got {sorted(fields)}.")
+        for name, spec in self._field_specs.items():
+            Columns(name, spec, 1, {}).check(fields[name], num_streams)
+
+    def write_observation(self, rows: np.ndarray, frames: np.ndarray, observation: types.ArrayTree) -> None:
+        """Writes `[N, ...]` observations into `[N]` records of rows, and their newest frames into those of frames."""
+        for i, leaf in enumerate(self._flatten(observation)):
+            if i in self._stacks:
+                frames[f"o{i}"] = leaf[:, -1]
+            else:
+                rows[f"o{i}"] = leaf
+
+    def write_fields(self, rows: np.ndarray, fields: types.ArrayTree) -> None:
+        """Writes `[N, ...]` fields into `[N]` records of rows."""
+        for name, flatten in self._field_flattens.items():
+            for i, leaf in enumerate(flatten(fields[name])):
+                rows[f"{name}.{i}"] = leaf
+
+    def clear_fields(self, rows: np.ndarray, mask: np.ndarray) -> None:
+        """Sets the fields of the records where `mask` `[N]` to zero."""
+        for name in self.row.names or ():
+            if "." in name:
+                rows[name][mask] = 0
+
+    def pack_transitions(self, first: np.ndarray, last: np.ndarray, values: types.ArrayTree) -> np.ndarray:
+        """Returns `[M, bytes]` transitions between `[M, bytes]` rows, with `[M]` rewards and discounts."""
+        reward, discount = values
+        packed = np.empty((len(first), self.transition.itemsize), np.uint8)
+        head, tail = self._head_bytes, packed.shape[1] - self._observation_bytes
+        packed[:, :head] = first[:, :head]
+        packed[:, tail:] = last[:, : self._observation_bytes]
+        records = packed.view(self.transition)[:, 0]
+        records["reward"] = reward
+        records["discount"] = discount
+        if self.stack:
+            records[_AGE] = first.view(self.row)[:, 0][_AGE]
+            records[_NEXT_AGE] = last.view(self.row)[:, 0][_AGE]
+        return packed
+
+    def unpack(
+        self, items: tables.Transitions | tables.Sequences, columns: Sequence[np.ndarray], shape: tuple[int, ...]
+    ) -> types.Transition | types.Sequence:
+        """Returns a batch `[*shape, ...]` from columns `[prod(shape), ...]` of bytes."""
+        columns = [np.ascontiguousarray(column) for column in columns]
+        frames = columns[1].view(self.frame)[..., 0] if self.stack else None
+        if isinstance(items, tables.Transitions):
+            return self._unpack_transitions(columns[0].view(self.transition)[..., 0], frames, shape)
+        return self._unpack_sequences(columns[0].view(self.row)[..., 0], frames, shape)
+
+    def _unpack_transitions(
+        self, records: np.ndarray, frames: np.ndarray | None, shape: tuple[int, ...]
+    ) -> types.Transition:
+        def observation(prefix: str, age: str) -> types.ArrayTree:
+            leaves = []
+            for i in range(self._num_leaves):
+                if i in self._stacks:
+                    assert frames is not None
+                    back = np.minimum(np.arange(self._stacks[i] - 1, -1, -1), records[age][:, None])
+                    # The first stack's frames have the newest last, the second's have it first.
+                    which = self.stack - 1 - back if age == _AGE else self.stack + back
+                    leaf = frames[f"o{i}"][np.arange(len(records))[:, None], which]
+                else:
+                    leaf = records[f"{prefix}{i}"]
+                leaves.append(_owned(leaf, shape))
+            return jax.tree.unflatten(self._treedef, leaves)
+
+        return types.Transition(
+            observation=observation("o", _AGE),
+            action=self._field("action", records, shape),
+            reward=_owned(records["reward"], shape),
+            discount=_owned(records["discount"], shape),
+            next_observation=observation("n", _NEXT_AGE),
+            extras=self._field("extras", records, shape) if "extras" in self._field_specs else (),
+        )
+
+    def _unpack_sequences(
+        self, records: np.ndarray, frames: np.ndarray | None, shape: tuple[int, ...]
+    ) -> types.Sequence:
+        leaves = []
+        for i in range(self._num_leaves):
+            if i in self._stacks:
+                assert frames is not None
+                back = np.arange(self._stacks[i] - 1, -1, -1)
+                steps = np.arange(records.shape[1])[:, None]
+                # [B, T, stack] which of the item's frames: none from before the row's episode.
+                which = self.stack - 1 + steps - np.minimum(back, records[_AGE][..., None])
+                leaf = frames[f"o{i}"][np.arange(len(records))[:, None, None], which]
+            else:
+                leaf = records[f"o{i}"]
+            leaves.append(_owned(leaf, shape))
+        fields = {name: self._field(name, records, shape) for name in self._field_names}
+        return types.Sequence(
+            observation=jax.tree.unflatten(self._treedef, leaves),
+            action=fields["action"],
+            reward=fields["reward"],
+            discount=fields["discount"],
+            mask=fields["mask"],
+            extras=fields.get("extras", ()),
+        )
+
+    def _field(self, name: str, records: np.ndarray, shape: tuple[int, ...]) -> types.ArrayTree:
+        treedef = self._field_trees[name]
+        leaves = [_owned(records[f"{name}.{i}"], shape) for i in range(treedef.num_leaves)]
+        return jax.tree.unflatten(treedef, leaves)
+
+
+def _owned(column: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Returns a contiguous copy `[*shape, ...]` of a column `[prod(shape), ...]`."""
+    return np.array(column, order="C").reshape(*shape, *column.shape[1:])

@@ -1,0 +1,369 @@
+"""The link between a `ReverbReplay` and its server: what writers and datasets share."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import shutil
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from acme_lite.replay import interface, rate_limiters, reverb_server, store, tables
+from acme_lite.replay.reverb_layout import Layout
+
+_logger = logging.getLogger(__name__)
+
+_Result = TypeVar("_Result")
+_WARN_SECONDS = 60.0
+_SETTLE_SECONDS = 5.0
+_LONGEST_POLL_SECONDS = 0.02
+
+
+class Link:
+    """A connection to a Reverb server, and the server itself where it runs in this process.
+
+    Attributes:
+        address: where the server is, "host:port".
+        layout: how rows and items are packed.
+        tables: name -> declaration.
+        binding: Reverb's extension module.
+        client: its client.
+        generation: grows when the server is replaced; what was made of an older client must be made anew.
+        has_server: whether the server runs in this process.
+        max_in_flight_items: items that a writer may have sent without an answer.
+        timeout_seconds: how long to wait for an answer of the server, or to send what is over this limit.
+
+    Args:
+        declarations: the tables.
+        address: of a server elsewhere, None to start one here.
+        port: of the server that is started; a free one unless given.
+        checkpoint_directory: where the server keeps its checkpoints, a temporary folder unless given.
+        loopback_only: whether the server refuses who is not on this machine.
+        max_in_flight_items: see above.
+        timeout_seconds: see above.
+    """
+
+    def __init__(
+        self,
+        declarations: Sequence[tables.Table],
+        *,
+        address: str | None,
+        port: int | None,
+        checkpoint_directory: pathlib.Path | None,
+        loopback_only: bool,
+        max_in_flight_items: int,
+        timeout_seconds: float,
+    ):
+        store.check_tables(declarations)
+        self.tables = {table.name: table for table in declarations}
+        self.layout = Layout(declarations)
+        self.max_in_flight_items = max_in_flight_items
+        self.timeout_seconds = timeout_seconds
+        self.generation = 0
+        self.has_server = address is None
+        self.draw_lock = threading.Lock()
+        self._declarations = tuple(declarations)
+        self.binding = _import_binding()
+        self._parse = _import_parser()
+        self._loopback_only = loopback_only
+        self._checkpoints = checkpoint_directory
+        self._is_temporary = address is None and checkpoint_directory is None
+        self._lock = threading.Lock()
+        self._created = dict.fromkeys(self.tables, 0)
+        self._inserted_before = dict.fromkeys(self.tables, 0)
+        self._inserts_at_sample = dict.fromkeys(self.tables, 0)
+        self._writers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._server: Any = None
+        self._server_tables: dict[str, Any] = {}
+        self._closed = False
+        if address is None:
+            self._port = reverb_server.free_port(port)
+            self.address = f"localhost:{self._port}"
+            if checkpoint_directory is None:
+                self._checkpoints = pathlib.Path(tempfile.mkdtemp(prefix="acme_lite_reverb_"))
+            self._start(None)
+        else:
+            self.address = address
+            self.client = self.binding.Client(address)
+            self._await_server()
+
+    @property
+    def closed(self) -> bool:
+        """Whether the replay was closed."""
+        return self._closed
+
+    def check_open(self) -> None:
+        """Raises RuntimeError if the replay was closed."""
+        if self._closed:
+            raise RuntimeError("The replay was closed.")
+
+    def table(self, name: str) -> tables.Table:
+        """Returns a declaration.
+
+        Raises:
+            KeyError: there is none of this name.
+            RuntimeError: the replay was closed.
+        """
+        self.check_open()
+        try:
+            return self.tables[name]
+        except KeyError:
+            raise KeyError(f"There is no table {name!r}; there are {sorted(self.tables)}.") from None
+
+    def add_writer(self, writer: Any) -> None:
+        """Notes a writer, whose items are waited for before counts are read."""
+        self.check_open()
+        self._writers.add(writer)
+
+    def note_created(self, table: str, num_items: int) -> None:
+        """Counts items that a writer has created."""
+        with self._lock:
+            self._created[table] += num_items
+
+    def note_drawn(self, table: str, inserts: int) -> None:
+        """Notes how many inserts there were when a batch was drawn."""
+        self._inserts_at_sample[table] = inserts
+
+    def counts(self) -> dict[str, rate_limiters.Counts]:
+        """Returns the counts of every table, as the server has them.
+
+        Raises:
+            TimeoutError: the server did not answer.
+            RuntimeError: the replay was closed.
+        """
+        infos = [self._parse(info) for info in self._raw_infos()]
+        return {
+            info.name: rate_limiters.Counts(
+                inserts=info.rate_limiter_info.insert_stats.completed,
+                samples=info.rate_limiter_info.sample_stats.completed,
+                size=info.current_size,
+                inserts_at_sample=self._inserts_at_sample.get(info.name, 0),
+            )
+            for info in infos
+        }
+
+    def settled_counts(self) -> dict[str, rate_limiters.Counts]:
+        """Returns the counts once the server has let in what writers here have created, as far as the limiter does.
+
+        With a server elsewhere there is no waiting: its counts change at any time anyway.
+        """
+        counts = self.counts()
+        if not self.has_server:
+            return counts
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        while any(
+            self.num_pending(name, counts[name]) and self.can_insert(table, counts[name], 1)
+            for name, table in self.tables.items()
+        ):
+            if time.monotonic() > deadline:
+                _logger.warning("Items did not arrive at the Reverb server at %s: %s.", self.address, counts)
+                with self._lock:
+                    for name, one in counts.items():
+                        self._created[name] = one.inserts - self._inserted_before[name]
+                break
+            for writer in list(self._writers):
+                writer.push()
+            counts = self.counts()
+        return counts
+
+    def num_pending(self, table: str, counts: rate_limiters.Counts) -> int:
+        """Returns how many items writers of this process have created that are not in the table yet.
+
+        Where others write to the same table, too, theirs hide some of these.
+        """
+        return max(0, self._created[table] - (counts.inserts - self._inserted_before[table]))
+
+    def can_sample(self, table: tables.Table, counts: rate_limiters.Counts, num_items: int) -> bool:
+        """Whether the server would give so many items now, without waiting between them.
+
+        A server asks the limiter for each item anew, also for its least size. So where items leave once they have been
+        sampled, there must be as many more; how often an item can still be sampled is not known.
+        """
+        if not table.limiter.can_sample(counts, num_items):
+            return False
+        if self._server_tables and not self._server_tables[table.name].can_sample(num_items):
+            return False
+        return not table.max_times_sampled or counts.size - num_items + 1 >= table.limiter.min_size_to_sample
+
+    def can_insert(self, table: tables.Table, counts: rate_limiters.Counts, num_items: int) -> bool:
+        """Whether the server would let in so many items now."""
+        if self._server_tables:
+            return self._server_tables[table.name].can_insert(num_items)
+        return table.limiter.can_insert(counts, num_items)
+
+    def describe(self, names: Sequence[str] | None = None) -> str:
+        """Returns the state of tables in words, for messages."""
+        try:
+            counts = self.counts()
+        except (TimeoutError, RuntimeError):
+            return f"the Reverb server at {self.address} does not answer"
+        infos = (
+            interface.make_table_info(self.tables[name], counts[name], self.num_pending(name, counts[name])).limiter
+            for name in (self.tables if names is None else names)
+        )
+        return f"{'; '.join(infos)}; Reverb server at {self.address}"
+
+    def wait(
+        self,
+        ready: Callable[[], bool],
+        timeout_seconds: float | None,
+        describe: Callable[[], str],
+    ) -> None:
+        """Waits in short naps, so that Ctrl-C works.
+
+        Args:
+            ready: whether to go on; may raise.
+            timeout_seconds: how long to wait; for ever if None, with a warning logged every minute.
+            describe: returns what is waited for.
+
+        Raises:
+            TimeoutError: it took too long.
+            RuntimeError: the replay was closed.
+        """
+        started = warned = time.monotonic()
+        nap = 0.0001
+        while not ready():
+            now = time.monotonic()
+            if timeout_seconds is not None and now - started >= timeout_seconds:
+                raise TimeoutError(f"Waited {now - started:.1f} s for {describe()}.")
+            if now - warned >= _WARN_SECONDS:
+                warned = now
+                _logger.warning("Has waited %.0f s for %s.", now - started, describe())
+            time.sleep(nap)
+            nap = min(2 * nap, _LONGEST_POLL_SECONDS)
+            self.check_open()
+
+    def call(self, function: Callable[[], _Result], what: str) -> _Result:
+        """Returns what a call of the binding returns; those to a server elsewhere have no timeout of their own.
+
+        Raises:
+            TimeoutError: the server did not answer.
+        """
+        if self.has_server:
+            return function()
+        outcome: list[tuple[bool, Any]] = []
+
+        def run() -> None:
+            try:
+                outcome.append((True, function()))
+            except Exception as error:  # raised again by the caller
+                outcome.append((False, error))
+
+        threading.Thread(target=run, name="reverb-call", daemon=True).start()
+        self.wait(lambda: bool(outcome), self.timeout_seconds, lambda: f"the Reverb server at {self.address} to {what}")
+        succeeded, result = outcome[0]
+        if not succeeded:
+            raise result
+        return result
+
+    def checkpoint(self) -> str:
+        """Returns the path of a new checkpoint, on the machine of the server."""
+        self.settled_counts()
+        self._is_temporary = False
+        return self.call(self.client.Checkpoint, "write a checkpoint")
+
+    def restart(self, checkpoint: str) -> None:
+        """Replaces the server of this process with one on the same port that starts from a checkpoint."""
+        self._server.stop()
+        self._checkpoints = pathlib.Path(tempfile.mkdtemp(prefix="restored_", dir=self._checkpoints))
+        self._start(checkpoint)
+
+    def close(self) -> None:
+        """Ends writers and the server."""
+        if self._closed:
+            return
+        for writer in list(self._writers):
+            writer.close()
+        self._closed = True
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+            self._server_tables = {}
+        if self._is_temporary and self._checkpoints is not None:
+            shutil.rmtree(self._checkpoints, ignore_errors=True)
+
+    def _start(self, checkpoint: str | None) -> None:
+        assert self._checkpoints is not None
+        self._server, made = reverb_server.make_server(
+            self._declarations, self.layout, self._port, self._checkpoints, checkpoint
+        )
+        if self._loopback_only:
+            try:
+                reverb_server.confine_to_loopback(self._port)
+            except RuntimeError:
+                self._server.stop()
+                raise
+        self.client = self.binding.Client(self.address)
+        self.generation += 1
+        # A server that has loaded a checkpoint serves other tables than those that it was given.
+        self._server_tables = {}
+        counts = self._await_server()
+        if all(one == rate_limiters.Counts() for one in counts.values()):
+            self._server_tables = {table.name: table.internal_table for table in made}
+        with self._lock:
+            self._created = dict.fromkeys(self.tables, 0)
+            self._inserted_before = {name: one.inserts for name, one in counts.items()}
+            self._inserts_at_sample = dict.fromkeys(self.tables, 0)
+
+    def _raw_infos(self, timeout_seconds: int | None = None) -> list[bytes]:
+        self.check_open()
+        if self._server_tables:
+            return [table.info() for table in self._server_tables.values()]
+        timeout = timeout_seconds or max(1, int(self.timeout_seconds))
+        try:
+            return self.client.ServerInfo(timeout)
+        except RuntimeError as error:
+            raise TimeoutError(f"The Reverb server at {self.address} did not answer in {timeout} s: {error}") from error
+
+    def _await_server(self) -> dict[str, rate_limiters.Counts]:
+        """Waits for the server, and checks that it has these tables.
+
+        Raises:
+            TimeoutError: it did not answer.
+            ValueError: it has other tables.
+        """
+        found: list[Any] = []
+
+        def answers() -> bool:
+            try:
+                found.extend(self._parse(info) for info in self._raw_infos(1))
+            except TimeoutError:
+                return False
+            return True
+
+        self.wait(answers, self.timeout_seconds, lambda: f"the Reverb server at {self.address} to answer")
+        signatures = {info.name: _shapes(info) for info in found}
+        for name, table in self.tables.items():
+            expected = self.layout.columns(table.items)
+            if signatures.get(name) != expected:
+                raise ValueError(
+                    f"The Reverb server at {self.address} must hold a table {name!r} with columns of bytes {expected}, "
+                    f"got {signatures.get(name)} (its tables are {sorted(signatures)}): declare the same tables on both "
+                    "sides."
+                )
+        return self.counts()
+
+
+def _import_binding() -> Any:
+    reverb_server.import_reverb()
+    from reverb import pybind
+
+    return pybind
+
+
+def _import_parser() -> Callable[[bytes], Any]:
+    from reverb.cc import schema_pb2
+
+    return schema_pb2.TableInfo.FromString
+
+
+def _shapes(info: Any) -> list[tuple[int, ...]] | None:
+    """Returns the shapes of a table's signature."""
+    if not info.HasField("signature"):
+        return None
+    columns = info.signature.tuple_value.values
+    return [tuple(dim.size for dim in column.tensor_spec_value.shape.dim) for column in columns]

@@ -1,0 +1,180 @@
+"""A replay in a Reverb server: in this process, or elsewhere."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from acme_lite.replay import interface, tables
+from acme_lite.replay.reverb_dataset import PrefetchingReverbDataset, ReverbDataset, update_priorities
+from acme_lite.replay.reverb_link import Link
+from acme_lite.replay.reverb_writer import ReverbWriter
+
+
+class ReverbReplay:
+    """An `interface.Replay` around a Reverb server, which this process starts or which another process has started.
+
+    Both sides build it from the same declarations. Where the server does otherwise than `LocalReplay`:
+
+    - Keys are random, and do not grow with insertion.
+    - The server asks the limiter for each item, not for each batch. So a table whose items leave once they have been
+      sampled (`max_times_sampled`) gives a batch only while its size stays at the limiter's `min_size` to the last item.
+    - What the limiter holds back lies at the server: closing the writer does not drop it.
+    - A seed has no effect, and a dataset has no state: the server draws with a generator of its own.
+    - Numbers of bytes are those before the server's compression and without its own records (about 1 kB per item).
+    - With `prefetch` a dataset draws up to two calls ahead, and `due` is `ready`.
+
+    A server that is gone for a while is waited for: writers and datasets go on when it is back.
+
+    Args:
+        tables: declarations of the tables, at least one, all with equal signatures.
+        address: "host:port" of a server elsewhere; without it, a server is started in this process.
+        port: where the new server listens; a free port unless given.
+        checkpoint_directory: where the new server writes its checkpoints, and whose newest it loads; a fresh temporary
+            folder unless given, so that nothing is found again.
+        prefetch: whether datasets draw ahead in a thread; unless given, they do with a server elsewhere. Without it
+            they draw exactly when they are asked, which takes a server in this process that nobody else samples from.
+        loopback_only: whether the new server refuses whoever is not on this machine. Reverb asks nobody who they are:
+            whoever reaches it can read, write and erase.
+        max_in_flight_items: a writer waits while more of its items than this have been sent without an answer.
+        timeout_seconds: how long to wait for the server to answer, and for the limiter where `max_in_flight_items` are
+            on their way.
+
+    Raises:
+        ImportError: Reverb is not installed; the message says what to install.
+        OSError: the port is taken.
+        TimeoutError: the server at the address does not answer.
+        ValueError: the declarations do not fit together, or are not those of the server.
+    """
+
+    def __init__(
+        self,
+        tables: Sequence[tables.Table],
+        *,
+        address: str | None = None,
+        port: int | None = None,
+        checkpoint_directory: str | os.PathLike | None = None,
+        prefetch: bool | None = None,
+        loopback_only: bool = True,
+        max_in_flight_items: int = 1_000,
+        timeout_seconds: float = 60.0,
+    ):
+        if address is not None and (port is not None or checkpoint_directory is not None):
+            raise ValueError(
+                f"port and checkpoint_directory belong to a new server, got {port} and {checkpoint_directory} beside the "
+                f"address {address!r} of another."
+            )
+        if address is not None and prefetch is False:
+            raise ValueError("prefetch=False needs a server in this process, got the address of another.")
+        if max_in_flight_items < 1:
+            raise ValueError(f"max_in_flight_items must be at least 1, got {max_in_flight_items}.")
+        if not timeout_seconds > 0:
+            raise ValueError(f"timeout_seconds must be greater than 0, got {timeout_seconds}.")
+        self._link = Link(
+            tables,
+            address=address,
+            port=port,
+            checkpoint_directory=None
+            if checkpoint_directory is None
+            else pathlib.Path(checkpoint_directory).absolute(),
+            loopback_only=loopback_only,
+            max_in_flight_items=max_in_flight_items,
+            timeout_seconds=timeout_seconds,
+        )
+        self._prefetch = address is not None if prefetch is None else prefetch
+
+    @property
+    def address(self) -> str:
+        """Where the server is, "host:port"."""
+        return self._link.address
+
+    def writer(self, num_streams: int = 1) -> ReverbWriter:
+        if num_streams < 1:
+            raise ValueError(f"num_streams must be at least 1, got {num_streams}.")
+        self._link.check_open()
+        return ReverbWriter(self._link, num_streams)
+
+    def dataset(
+        self,
+        table: str,
+        batch_size: int,
+        *,
+        num_batches: int | None = None,
+        seed: int = 0,
+        timeout_seconds: float | None = None,
+    ) -> interface.Dataset:
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        if num_batches is not None and num_batches < 1:
+            raise ValueError(f"num_batches must be at least 1 or None, got {num_batches}.")
+        shape = (batch_size,) if num_batches is None else (num_batches, batch_size)
+        declaration = self._link.table(table)
+        num_items = batch_size * (num_batches or 1)
+        declaration.check_dataset(num_items)
+        most = declaration.max_size - declaration.limiter.min_size_to_sample + 1
+        if declaration.max_times_sampled and num_items > most:
+            raise ValueError(
+                f"Table {table!r} could never give {num_items} items at once: a Reverb server stops at the limiter's "
+                f"min_size {declaration.limiter.min_size_to_sample} while items leave after {declaration.max_times_sampled} "
+                f"samples, so with max_size {declaration.max_size} it gives at most {most}."
+            )
+        make = PrefetchingReverbDataset if self._prefetch else ReverbDataset
+        return make(self._link, declaration, shape, timeout_seconds)
+
+    def can_insert(self, num_items: int, table: str | None = None) -> bool:
+        names = self._link.tables if table is None else [self._link.table(table).name]
+        counts = self._link.settled_counts()
+        return all(
+            not self._link.num_pending(name, counts[name])
+            and self._link.can_insert(self._link.tables[name], counts[name], num_items)
+            for name in names
+        )
+
+    def can_sample(self, table: str, num_items: int) -> bool:
+        declaration = self._link.table(table)
+        return self._link.can_sample(declaration, self._link.settled_counts()[table], num_items)
+
+    def update_priorities(self, table: str, keys: np.ndarray, priorities: np.ndarray) -> None:
+        update_priorities(self._link, self._link.table(table), keys, priorities)
+
+    def info(self) -> interface.ReplayInfo:
+        link = self._link
+        counts = link.settled_counts()
+        return interface.ReplayInfo(
+            tables={
+                name: interface.make_table_info(table, counts[name], link.num_pending(name, counts[name]))
+                for name, table in link.tables.items()
+            },
+            num_bytes=sum(table.max_size * link.layout.item_bytes(table.items) for table in link.tables.values()),
+        )
+
+    def save(self) -> dict[str, str]:
+        """Writes a checkpoint at the server, and returns its path there.
+
+        It holds the items in the tables, not those that the limiter holds back. A temporary folder of checkpoints is
+        kept when the replay is closed once it has been saved.
+        """
+        return {"checkpoint": self._link.checkpoint()}
+
+    def restore(self, state: dict[str, str]) -> None:
+        """Replaces the server by one that starts from what `save` returned; open writers and datasets go on with it.
+
+        Raises:
+            RuntimeError: the server is not in this process.
+            FileNotFoundError: the checkpoint is gone.
+        """
+        if not self._link.has_server:
+            raise RuntimeError(
+                f"The Reverb server at {self.address} can only be restored where it runs: start it with the "
+                "checkpoint_directory."
+            )
+        if not pathlib.Path(state["checkpoint"]).is_dir():
+            raise FileNotFoundError(f"There is no checkpoint {state['checkpoint']!r}.")
+        self._link.restart(state["checkpoint"])
+
+    def close(self) -> None:
+        self._link.close()

@@ -1,0 +1,201 @@
+"""Reverb itself: how it is imported, what it prints, its tables, its port, and who reaches it."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import logging
+import os
+import pathlib
+import socket
+import threading
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+from acme_lite import _runtime
+from acme_lite.replay import rate_limiters, tables
+from acme_lite.replay.reverb_layout import Layout
+
+_logger = logging.getLogger(__name__)
+
+_SLACK_ITEMS = 1e-4
+_BUFFER_BYTES = 96  # a stdio_sync_filebuf has 80
+
+
+@functools.cache
+def import_reverb() -> ModuleType:
+    """Imports Reverb, and sends what it prints to this module's logger (level INFO).
+
+    Raises:
+        ImportError: it is not installed; the message says what to install.
+    """
+    _runtime.load_python_library()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    reverb = _runtime.import_extra("reverb", "distributed", "A Reverb replay")
+    _log_what_reverb_prints()
+    return reverb
+
+
+def _log_what_reverb_prints() -> None:
+    """Sends C++'s `std::clog`, to which Reverb writes without a way to turn it off, to a logger instead of stderr.
+
+    stderr itself stays as it is. The stream gets a copy of its own buffer object (`stdio_sync_filebuf`: a thin, thread
+    safe layer over a C FILE) in which the FILE is ours. Where the library is another one, nothing happens.
+    """
+    try:
+        cpp, c = ctypes.CDLL("libstdc++.so.6"), ctypes.CDLL(None, use_errno=True)
+        stream = ctypes.addressof(ctypes.c_char.in_dll(cpp, "_ZSt4clog"))
+        stderr = ctypes.c_void_p.in_dll(c, "stderr").value
+        rdbuf = cpp["_ZNSt9basic_iosIcSt11char_traitsIcEE5rdbufEPSt15basic_streambufIcS1_E"]
+    except (OSError, ValueError, AttributeError):
+        return
+    rdbuf.argtypes, rdbuf.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p
+    c.fdopen.argtypes, c.fdopen.restype = [ctypes.c_int, ctypes.c_char_p], ctypes.c_void_p
+    c.malloc.argtypes, c.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
+    c.setvbuf.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+    reading, writing = os.pipe()
+    # A full pipe drops what is printed: a thread of Reverb's must never wait for one of Python's.
+    os.set_blocking(writing, False)
+    file = c.fdopen(writing, b"w")
+    c.setvbuf(file, None, 1, 4096)
+    ios = stream + 8  # where an ostream keeps its `ios`, behind one pointer
+    original = rdbuf(ios, None)
+    # Never freed: threads of Reverb's print until the process has ended.
+    copy = c.malloc(_BUFFER_BYTES)
+    ctypes.memmove(copy, original, _BUFFER_BYTES)
+    words = (ctypes.c_size_t * (_BUFFER_BYTES // 8)).from_address(copy)
+    places = [i for i, word in enumerate(words) if word == stderr]
+    if not places:
+        rdbuf(ios, original)
+        return
+    words[places[0]] = file
+    rdbuf(ios, copy)
+    threading.Thread(target=_log_lines, args=(reading,), name="reverb-log", daemon=True).start()
+
+
+def _log_lines(descriptor: int) -> None:
+    with open(descriptor, errors="replace") as lines:
+        for line in lines:
+            _logger.info("%s", line.rstrip())
+
+
+def make_tables(declarations: Sequence[tables.Table], layout: Layout) -> list[Any]:
+    """Returns Reverb's tables for declarations, with signatures."""
+    reverb = import_reverb()
+    specs = _runtime.import_extra("tensorflow", "distributed", "A Reverb replay")
+    made = []
+    for table in declarations:
+        signature = tuple(specs.TensorSpec(shape, specs.uint8) for shape in layout.columns(table.items))
+        made.append(
+            reverb.Table(
+                name=table.name,
+                sampler=_sampler(table.sampler),
+                remover=reverb.selectors.Fifo(),
+                max_size=table.max_size,
+                rate_limiter=_limiter(table.limiter),
+                max_times_sampled=table.max_times_sampled,
+                signature=signature,
+            )
+        )
+    return made
+
+
+def _sampler(sampler: tables.Sampler) -> Any:
+    selectors = import_reverb().selectors
+    if isinstance(sampler, tables.Prioritized):
+        return selectors.Prioritized(sampler.exponent)
+    return {tables.Uniform: selectors.Uniform, tables.Fifo: selectors.Fifo, tables.Lifo: selectors.Lifo}[
+        type(sampler)
+    ]()
+
+
+def _limiter(limiter: rate_limiters.Limiter) -> Any:
+    limiters = import_reverb().rate_limiters
+    if isinstance(limiter, rate_limiters.MinSize):
+        return limiters.MinSize(limiter.min_size)
+    if isinstance(limiter, rate_limiters.Queue):
+        return limiters.Queue(limiter.size)
+    if isinstance(limiter, rate_limiters.SampleToInsertRatio):
+        # Reverb's difference is not taken from the middle of the window, so its rounding errors are others: without
+        # some slack it would never give what stands exactly at the window's edge.
+        middle, buffer = limiter.min_size * limiter.samples_per_insert, limiter.error_buffer + _SLACK_ITEMS
+        return limiters.SampleToInsertRatio(
+            limiter.samples_per_insert, limiter.min_size, (middle - buffer, middle + buffer)
+        )
+    raise TypeError(
+        f"A Reverb server has no limiter like {limiter!r}; allowed are MinSize, SampleToInsertRatio, Queue."
+    )
+
+
+def free_port(port: int | None) -> int:
+    """Returns a port that nobody listens on.
+
+    Reverb itself binds a port that is taken without an error, and the two servers then share the traffic.
+
+    Args:
+        port: the port to use; any unless given.
+
+    Raises:
+        OSError: this port is taken.
+    """
+    with socket.socket(socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("", port or 0))
+        except OSError as error:
+            raise OSError(error.errno, f"A Reverb server cannot listen on port {port}: {error.strerror}.") from error
+        return probe.getsockname()[1]
+
+
+def confine_to_loopback(port: int) -> None:
+    """Makes the listening sockets of a port of this process refuse whoever is not on this machine.
+
+    Reverb listens on every interface and asks nobody who they are; it has no setting for that.
+
+    Raises:
+        RuntimeError: no such socket was found, or the kernel did not let us (Linux 5.7 or newer does).
+    """
+    confined = 0
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            copy = os.dup(int(name))
+        except OSError:
+            continue  # closed meanwhile
+        try:
+            listener = socket.socket(fileno=copy)
+        except OSError:
+            os.close(copy)
+            continue  # no socket
+        with listener:
+            if listener.family not in (socket.AF_INET, socket.AF_INET6) or listener.getsockname()[1] != port:
+                continue
+            if listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                try:
+                    listener.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo\0")
+                except OSError as error:
+                    raise RuntimeError(
+                        f"The Reverb server's port {port} could not be confined to loopback: {error}. With "
+                        "loopback_only=False it would be open to whoever reaches this machine."
+                    ) from error
+                confined += 1
+    if not confined:
+        raise RuntimeError(f"Found no listening socket of the Reverb server's port {port}.")
+
+
+def make_server(
+    declarations: Sequence[tables.Table], layout: Layout, port: int, folder: pathlib.Path, checkpoint: str | None
+) -> tuple[Any, list[Any]]:
+    """Returns a running server and its tables.
+
+    Args:
+        declarations: its tables.
+        layout: their layout.
+        port: a free port.
+        folder: where it keeps checkpoints; the newest of them is loaded.
+        checkpoint: the checkpoint to load where the folder has none.
+    """
+    reverb = import_reverb()
+    made = make_tables(declarations, layout)
+    checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), "", checkpoint)
+    return reverb.Server(made, port=port, checkpointer=checkpointer), made

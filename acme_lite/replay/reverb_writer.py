@@ -1,0 +1,279 @@
+"""The writer of a `ReverbReplay`."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, NoReturn
+
+import numpy as np
+
+from acme_lite import types
+from acme_lite.replay import tables
+from acme_lite.replay.local_writer import check_priorities
+from acme_lite.replay.reverb_link import Link
+
+_POLL_MS = 50
+_PUSH_MS = 5
+# Reverb warns at 100 items without an answer.
+_SEND_AHEAD, _SENT_LATER = 64, 32
+
+
+class ReverbWriter:
+    """An `interface.Writer` of a `ReverbReplay`; made by `ReverbReplay.writer`. Use it from one thread at a time.
+
+    It keeps the last rows here. A transition is sent as one array; a row of a sequence, or a row's frames, when the
+    first item refers to it. All streams share one connection, so items arrive in the order in which they were created.
+
+    Departures from the interface: `create_items` waits while more than `max_in_flight_items` items have no answer
+    (real back-pressure: Reverb itself would pile them up), and `close` cannot call back what the server has received.
+
+    Attributes:
+        num_streams: N.
+    """
+
+    def __init__(self, link: Link, num_streams: int):
+        self.num_streams = num_streams
+        self._link = link
+        self._layout = link.layout
+        self._lock = threading.RLock()
+        self._num_kept = link.layout.window + max(link.layout.stack - 1, 0)
+        shape = (self._num_kept, num_streams)
+        self._rows = np.zeros(shape, link.layout.row)
+        self._row_bytes = self._rows.view(np.uint8).reshape(*shape, link.layout.row.itemsize)
+        self._frames = np.zeros(shape, link.layout.frame)
+        self._frame_bytes = self._frames.view(np.uint8).reshape(*shape, link.layout.frame.itemsize)
+        self._num_rows = 0
+        self._first = np.zeros(num_streams, np.int64)  # row with which each stream's episode begins
+        self._begins = np.ones(num_streams, bool)
+        self._fields_checked = False
+        self._closed = False
+        self._in_flight = 0
+        self._pushed_at = 0
+        self._has_sequences = any(isinstance(table.items, tables.Sequences) for table in link.tables.values())
+        self._connect()
+        link.add_writer(self)
+
+    def append(self, observation: types.ArrayTree) -> int:
+        self._check_open()
+        number = self._num_rows
+        if not number:
+            self._layout.check_observation(observation, self.num_streams)
+        with self._lock:
+            slot = number % self._num_kept
+            self._layout.write_observation(self._rows[slot], self._frames[slot], observation)
+            self._first[self._begins] = number
+            self._begins[:] = False
+            if self._layout.stack:
+                self._rows["age"][slot] = np.minimum(number - self._first, self._layout.stack - 1)
+            self._row_refs[slot] = None
+            self._frame_refs[slot] = None
+            self._num_rows = number + 1
+        return number
+
+    def complete(self, fields: types.ArrayTree) -> None:
+        if not self._fields_checked or self._closed:
+            self._check_open()
+            if not self._num_rows:
+                raise ValueError("complete needs an open row: append one first.")
+            self._layout.check_fields(fields, self.num_streams)
+            self._fields_checked = True
+        self._layout.write_fields(self._rows[(self._num_rows - 1) % self._num_kept], fields)
+
+    def end_episode(self, mask: types.BoolArray) -> None:
+        if not self._num_rows:
+            raise ValueError("end_episode needs an open row: append one first.")
+        mask = np.asarray(mask, bool)
+        if mask.shape != (self.num_streams,):
+            raise ValueError(f"mask must have shape [{self.num_streams}], got {mask.shape}.")
+        self._layout.clear_fields(self._rows[(self._num_rows - 1) % self._num_kept], mask)
+        self._begins |= mask
+
+    def create_items(
+        self,
+        table: str,
+        streams: types.IntArray,
+        starts: types.IntArray,
+        lengths: types.IntArray,
+        *,
+        priorities: np.ndarray | None = None,
+        values: types.ArrayTree = (),
+    ) -> None:
+        if not len(starts):
+            return
+        declaration = self._link.table(table)
+        self._check_open()
+        streams, starts, lengths = (np.asarray(array, np.int64) for array in (streams, starts, lengths))
+        priorities = np.ones(len(starts)) if priorities is None else check_priorities(priorities)
+        self._check_items(declaration, streams, starts, lengths)
+        for array in (priorities, *values):
+            if len(array) != len(starts):
+                raise ValueError(f"priorities and values must have {len(starts)} entries, got {len(array)}.")
+        with self._lock:
+            self._connect()
+            if isinstance(declaration.items, tables.Transitions):
+                self._create_transitions(table, streams, starts, starts + lengths, priorities.tolist(), values)
+            else:
+                items = zip(streams.tolist(), starts.tolist(), lengths.tolist(), priorities.tolist(), strict=True)
+                for item in items:
+                    self._create_sequence(table, declaration.items.length, *item)
+            self._in_flight += len(starts)
+        self._link.note_created(table, len(starts))
+        if self._in_flight - self._pushed_at >= _SEND_AHEAD:
+            self._keep_in_bounds()
+
+    def create_item_in_each(self, table: str, start: int, length: int, *, values: types.ArrayTree = ()) -> None:
+        num = self.num_streams
+        self.create_items(table, np.arange(num), np.full(num, start), np.full(num, length), values=values)
+
+    def flush(self, timeout_seconds: float | None = None) -> None:
+        self._link.wait(lambda: self._flush(0, _POLL_MS), timeout_seconds, self._describe)
+
+    def push(self) -> None:
+        """Gives what has been created a moment to arrive; for the link."""
+        if self._in_flight and not self._closed:
+            self._flush(0, _PUSH_MS)
+
+    def close(self) -> None:
+        with self._lock:
+            if self._closed:
+                return
+            if self._in_flight:
+                self._flush(0, _POLL_MS)
+            self._closed = True
+            self._writer.Close()
+
+    def _connect(self) -> None:
+        """Opens a stream to the server; again after it was replaced, when rows must be sent anew."""
+        link = self._link
+        if getattr(self, "_generation", None) == link.generation:
+            return
+        self._generation = link.generation
+        chunker = link.binding.ConstantChunkerOptions
+        self._writer = link.client.NewTrajectoryWriter(chunker(1, 1), False)
+        # Columns: rows of each stream, frames of each stream, rows of zeros, frames of zeros, then transitions.
+        self._num_before = 2 * self.num_streams + 2 if self._has_sequences or self._layout.stack else 0
+        for column in range(self._num_before):
+            run = self._num_kept if column >= 2 * self.num_streams else 1
+            self._writer.ConfigureChunker(column, chunker(run, self._num_kept))
+        self._row_refs = np.full((self._num_kept, self.num_streams), None)
+        self._frame_refs = np.full((self._num_kept, self.num_streams), None)
+        self._zero_refs: list[list[Any]] = [[], []]
+        self._in_flight = self._pushed_at = 0
+
+    def _create_transitions(
+        self,
+        table: str,
+        streams: np.ndarray,
+        starts: np.ndarray,
+        ends: np.ndarray,
+        priorities: list[float],
+        values: types.ArrayTree,
+    ) -> None:
+        first = self._row_bytes[starts % self._num_kept, streams]
+        last = self._row_bytes[ends % self._num_kept, streams]
+        packed = self._layout.pack_transitions(first, last, values)
+        frames: list[list[list[Any]]] = [[]] * len(starts)
+        if self._layout.stack:
+            frames = [
+                # Neighbours must not be the same frame: Reverb would take the two for a run.
+                [self._stack(stream, start) + self._stack(stream, end)[::-1]]
+                for stream, start, end in zip(streams.tolist(), starts.tolist(), ends.tolist(), strict=True)
+            ]
+        refs = self._writer.Append([None] * self._num_before + list(packed))[self._num_before :]
+        squeezed = [True, False] if self._layout.stack else [True]
+        for ref, priority, more in zip(refs, priorities, frames, strict=True):
+            self._writer.CreateItem(table, priority, [[ref], *more], squeezed)
+
+    def _create_sequence(self, table: str, longest: int, stream: int, start: int, length: int, priority: float) -> None:
+        rows = [self._row(stream, number) for number in range(start, start + length)]
+        columns = [rows + self._zeros(0)[: longest - length]]
+        if self._layout.stack:
+            begin = max(start - self._layout.stack + 1, 0, self._num_rows - self._num_kept)
+            frames = [self._frame(stream, number) for number in range(begin, start + length)]
+            before = self._layout.stack - 1 + length - len(frames)
+            columns.append(self._zeros(1)[:before] + frames + self._zeros(1)[: longest - length])
+        self._writer.CreateItem(table, priority, columns, [False] * len(columns))
+
+    def _stack(self, stream: int, row: int) -> list[Any]:
+        """Returns the frames of a row's largest stack, zeros from before its episode."""
+        age = int(self._rows["age"][row % self._num_kept, stream])
+        frames = [self._frame(stream, number) for number in range(row - age, row + 1)]
+        return self._zeros(1)[: self._layout.stack - len(frames)] + frames
+
+    def _row(self, stream: int, number: int) -> Any:
+        refs, slot = self._row_refs, number % self._num_kept
+        if refs[slot, stream] is None:
+            refs[slot, stream] = self._send(stream, self._row_bytes[slot, stream])
+        return refs[slot, stream]
+
+    def _frame(self, stream: int, number: int) -> Any:
+        refs, slot = self._frame_refs, number % self._num_kept
+        if refs[slot, stream] is None:
+            refs[slot, stream] = self._send(self.num_streams + stream, self._frame_bytes[slot, stream])
+        return refs[slot, stream]
+
+    def _zeros(self, which: int) -> list[Any]:
+        """Returns a run of zero rows (0) or frames (1), as long as any item needs."""
+        if not self._zero_refs[which]:
+            num_bytes = (self._row_bytes, self._frame_bytes)[which].shape[-1]
+            zeros = np.zeros(num_bytes, np.uint8)
+            column = 2 * self.num_streams + which
+            self._zero_refs[which] = [self._send(column, zeros) for _ in range(self._num_kept)]
+        return self._zero_refs[which]
+
+    def _send(self, column: int, data: np.ndarray) -> Any:
+        return self._writer.Append([None] * column + [data])[column]
+
+    def _flush(self, num_items: int, timeout_ms: int) -> bool:
+        """Returns whether the server has let in all but so many items."""
+        with self._lock:
+            self._check_open()
+            self._connect()
+            if self._in_flight <= num_items:
+                return True
+            try:
+                self._writer.Flush(num_items, timeout_ms)
+            except RuntimeError as error:
+                if "Timeout exceeded" in str(error):
+                    return False
+                raise RuntimeError(f"The Reverb server at {self._link.address} refused items: {error}") from error
+            self._in_flight = self._pushed_at = num_items
+            return True
+
+    def _keep_in_bounds(self) -> None:
+        link = self._link
+        if self._flush(_SENT_LATER, _PUSH_MS):
+            return
+        self._pushed_at = self._in_flight
+        if self._in_flight > link.max_in_flight_items:
+            most = link.max_in_flight_items // 2
+            link.wait(lambda: self._flush(most, _POLL_MS), link.timeout_seconds, self._describe)
+
+    def _describe(self) -> str:
+        return f"the limiter to let in what was written ({self._link.describe()})"
+
+    def _check_open(self) -> None:
+        if self._closed:
+            self._link.check_open()
+            raise RuntimeError("The writer was closed.")
+
+    def _check_items(self, table: tables.Table, streams: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+        if not streams.shape == starts.shape == lengths.shape == (len(starts),):
+            raise ValueError(
+                f"streams, starts and lengths must have the same shape [M], got {streams.shape}, {starts.shape} and "
+                f"{lengths.shape}."
+            )
+        items = table.items
+        is_transitions = isinstance(items, tables.Transitions)
+        longest = items.n_step if isinstance(items, tables.Transitions) else items.length
+        wrong = (starts < max(self._num_rows - self._layout.window, 0)) | (lengths < 1) | (lengths > longest)
+        wrong |= (starts + lengths > self._num_rows - is_transitions) | (streams < 0) | (streams >= self.num_streams)
+        if wrong.any():
+            item = int(wrong.argmax())
+            self._raise_out_of_window(table, int(streams[item]), int(starts[item]), int(lengths[item]))
+
+    def _raise_out_of_window(self, table: tables.Table, stream: int, start: int, length: int) -> NoReturn:
+        raise ValueError(
+            f"Items of table {table.name!r}, {table.items}, must lie within the last {self._layout.window} of the "
+            f"{self._num_rows} rows of {self.num_streams} streams, got stream {stream}, start {start}, length {length}."
+        )
