@@ -56,6 +56,11 @@ Loss = Callable[..., tuple[jax.Array, LossOutput]]
 """A loss: `(params, target_params, batch, weights, network, *, config) -> (scalar, LossOutput)`."""
 
 
+def has_next(mask: Bool[Array, "*B T"]) -> Bool[Array, "*B T"]:
+    """Returns where a real step's next observation is in the window: where the mask is True, but for the last row."""
+    return mask & (jnp.arange(mask.shape[-1]) < mask.shape[-1] - 1)
+
+
 def n_step_returns(
     reward: Float[Array, " T"],
     discount: Float[Array, " T"],
@@ -78,7 +83,7 @@ def n_step_returns(
         mask: `[T]`, True where reward and discount are real, see `types.Sequence`.
         n_step: n, at least 1.
     """
-    continues = mask.at[-1].set(False)
+    continues = has_next(mask)
 
     def one_step_longer(_: int, returns: jax.Array) -> jax.Array:
         return jnp.where(continues, reward + discount * jnp.roll(returns, -1), value)
@@ -119,7 +124,7 @@ def td_errors(
     target = n_step_returns(reward, discount, value, mask, n_step=n_step)
     if rescaling_epsilon is not None:
         target = rlax.signed_hyperbolic(target, rescaling_epsilon)
-    return jnp.where(mask.at[-1].set(False), jax.lax.stop_gradient(target) - q, 0.0)
+    return jnp.where(has_next(mask), jax.lax.stop_gradient(target) - q, 0.0)
 
 
 def sequence_priority(
@@ -217,7 +222,7 @@ def r2d2_loss(
         config.discount * batch.discount,
         batch.mask,
     )
-    trained = batch.mask.at[:, -1].set(False)
+    trained = has_next(batch.mask)
     num_trained = jnp.maximum(jnp.sum(trained), 1)
     priority = functools.partial(sequence_priority, max_priority_weight=config.max_priority_weight)
     metrics = {
