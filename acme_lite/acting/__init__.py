@@ -1,7 +1,7 @@
 """Acting: policies as pure functions, and the shell that runs them."""
 
 from acme_lite.acting.actor_core import ActorCore, extras_spec, feed_forward, initial_state
-from acme_lite.acting.exploration import epsilon_greedy
+from acme_lite.acting.exploration import epsilon_greedy, epsilon_ladder
 from acme_lite.acting.policy_actor import PolicyActor
 from acme_lite.acting.variable_client import VariableClient
 
@@ -10,6 +10,7 @@ __all__ = [
     "PolicyActor",
     "VariableClient",
     "epsilon_greedy",
+    "epsilon_ladder",
     "extras_spec",
     "feed_forward",
     "initial_state",

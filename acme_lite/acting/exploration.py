@@ -31,3 +31,20 @@ def epsilon_greedy(
         chosen = jnp.floor(uniform[1] * legal[..., -1])
         explored = jnp.argmax(legal > chosen[..., None], axis=-1).astype(jnp.int32)
     return jnp.where(uniform[0] < epsilon, explored, greedy)
+
+
+def epsilon_ladder(base: jax.Array | float, index: jax.Array | int, count: int, *, alpha: float = 7.0) -> jax.Array:
+    """Returns base^(1 + alpha index / (count - 1)): explorers of many kinds, from the boldest to the most careful.
+
+    One alone is of the middle kind, base^(1 + alpha / 2).
+
+    Args:
+        base: scalar in [0, 1], the greatest probability of a random action.
+        index: which of the explorers, in [0, count); any shape.
+        count: how many there are, at least 1.
+        alpha: at least 0; 0 gives all of them `base`.
+
+    Reference: Horgan et al., Distributed Prioritized Experience Replay (2018), section 4.1.
+    """
+    place = 0.5 if count == 1 else index / (count - 1)
+    return jnp.broadcast_to(jnp.asarray(base) ** (1 + alpha * place), jnp.shape(index))

@@ -35,7 +35,7 @@ class SequenceAdder:
 
     The last row of an episode is its last observation with zero action, reward and discount, and mask False; every
     other row has mask True. At an episode's end `end_of_episode` decides. No window is written twice, and none that
-    holds nothing but a last observation: there is nothing to learn from it. New items have priority 1.
+    has fewer than `min_length` rows. New items have priority 1.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class SequenceAdder:
         length: int,
         period: int,
         end_of_episode: EndOfEpisode = EndOfEpisode.ZERO_PAD,
+        min_length: int = 2,
         table: str = "replay",
     ):
         """Makes an adder.
@@ -54,17 +55,22 @@ class SequenceAdder:
             length: rows of a window, at least 1.
             period: rows from the start of one window to the start of the next, in [1, length].
             end_of_episode: what becomes of an episode's last rows.
+            min_length: least rows of a window at an episode's end; 2 leave out those that hold nothing but a last
+                observation, from which there is nothing to learn. Greater where burn-in needs the first rows.
             table: name of a table of `Sequences` of this length and period.
 
         Raises:
-            ValueError: `length` or `period` is out of its range.
+            ValueError: `length`, `period` or `min_length` is out of its range.
         """
         if length < 1:
             raise ValueError(f"length must be at least 1, got {length}.")
         if not 1 <= period <= length:
             raise ValueError(f"period must be in [1, length={length}], got {period}.")
+        if min_length < 2:
+            raise ValueError(f"min_length must be at least 2, got {min_length}.")
         self._writer = writer
         self._length = length
+        self._min_length = min_length
         self._period = period
         self._end_of_episode = EndOfEpisode(end_of_episode)
         self._table = table
@@ -122,7 +128,7 @@ class SequenceAdder:
         elif self._end_of_episode is EndOfEpisode.WRITE:
             starts = np.full(self._streams.num_streams, end - self._length)
             chosen = chosen & (starts >= self._streams.first)
-        self._create_items(chosen & (starts < self._streams.row), starts, end)
+        self._create_items(chosen & (end - starts >= self._min_length), starts, end)
         self._start = self._start + self._period * full
 
     def _create_items(self, chosen: types.BoolArray, starts: types.IntArray, end: int) -> None:

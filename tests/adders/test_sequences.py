@@ -57,9 +57,9 @@ def assert_windows_equal(written, expected):
         np.testing.assert_allclose([row[1:] for row in window], [row[1:] for row in expected_window], rtol=1e-6)
 
 
-def make(num_streams, length, period, mode):
+def make(num_streams, length, period, mode, **settings):
     writer = recorded.RecordingWriter(num_streams, window=tables.Sequences(length, period).window)
-    return writer, adders.SequenceAdder(writer, length=length, period=period, end_of_episode=mode)
+    return writer, adders.SequenceAdder(writer, length=length, period=period, end_of_episode=mode, **settings)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -99,6 +99,20 @@ def test_a_hand_laid_episode(mode, expected):
 
 
 @pytest.mark.parametrize("mode", MODES)
+def test_windows_of_too_few_rows_are_left_out(mode):
+    rng = np.random.default_rng(0)
+    members = recorded.random_members(rng, 2, np.arange(1, 16), 300)
+    writer, adder = make(2, 5, 3, mode, min_length=4)
+    recorded.drive(adder, members, 300)
+    for member in members:
+        windows = reference_windows(member.stream, member.seen(), 5, 3, mode)
+        shorter = {len(window) for window in windows} - {5}
+        assert shorter == ({2, 3, 4} if mode.value in ("truncate", "zero_pad") else set())
+        expected = [window for window in windows if len(window) >= 4]
+        assert_windows_equal(written_windows(writer, member.stream), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
 def test_an_episode_that_ends_with_a_regular_window_has_no_other(mode):
     rng = np.random.default_rng(0)
     writer, adder = make(1, 4, 2, mode)
@@ -131,8 +145,8 @@ def test_windows_continue_where_a_loop_calls_add_first_for_every_episode():
     assert [item[:2] for item in writer.items_of(0)] == [(0, 4), (3, 4), (6, 4), (9, 4), (12, 4), (15, 4)]
 
 
-@pytest.mark.parametrize(("length", "period"), [(0, 1), (3, 0), (3, 4)])
-def test_settings_out_of_range(length, period):
+@pytest.mark.parametrize(("length", "period", "min_length"), [(0, 1, 2), (3, 0, 2), (3, 4, 2), (3, 2, 1)])
+def test_settings_out_of_range(length, period, min_length):
     writer = recorded.RecordingWriter(1, window=8)
     with pytest.raises(ValueError, match="must be"):
-        adders.SequenceAdder(writer, length=length, period=period)
+        adders.SequenceAdder(writer, length=length, period=period, min_length=min_length)

@@ -9,7 +9,7 @@ import dm_env
 import pytest
 
 from acme_lite import core, environments, learning
-from acme_lite.agents import dqn
+from acme_lite.agents import dqn, r2d2
 from tests.agents import contract, memory_environment, probe_recurrent
 
 
@@ -31,11 +31,31 @@ _DQN = dqn.DQNConfig(
     num_steps_per_call=1,
     overlap=False,
 )
+_R2D2 = r2d2.R2D2Config(
+    n_step=2,
+    burn_in_length=1,
+    trace_length=3,
+    period=2,
+    hidden_sizes=(16,),
+    core="lstm",
+    core_size=8,
+    batch_size=16,
+    samples_per_insert=8.0,
+    min_replay_size=32,
+    max_replay_size=500,
+    priority_exponent=0.9,
+    num_steps_per_call=1,
+    overlap=False,
+)
 _PROBE = probe_recurrent.RecurrentProbeConfig(min_replay_size=32, samples_per_insert=8.0)
 
 
 def _dqn(**settings) -> core.Builder:
     return dqn.DQNBuilder(dataclasses.replace(_DQN, **settings))
+
+
+def _r2d2(**settings) -> core.Builder:
+    return r2d2.R2D2Builder(dataclasses.replace(_R2D2, **settings))
 
 
 # name -> builder and environment: a new agent is one more row.
@@ -50,6 +70,11 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
     "dqn_overlap": (
         _dqn(overlap=True, priority_exponent=0.6, num_steps_per_call=2),
         memory_environment.MemoryEnvironment,
+    ),
+    "r2d2": (_r2d2(), memory_environment.MemoryEnvironment),
+    "r2d2_no_core_uniform_overlap": (
+        _r2d2(core="none", burn_in_length=0, priority_exponent=0.0, num_steps_per_call=2, overlap=True),
+        cart_pole,
     ),
     "recurrent_probe": (
         probe_recurrent.RecurrentProbeBuilder(_PROBE),
@@ -78,6 +103,6 @@ def test_runs(check, builder, environment_factory, tmp_path):
 
 
 # What several members change is the library's part: one agent without a state and one with a state show it.
-@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "recurrent_probe"])
+@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "r2d2", "recurrent_probe"])
 def test_runs_with_several_environments(name, tmp_path):
     contract.check_run_with_several_environments(*AGENTS[name], tmp_path)
