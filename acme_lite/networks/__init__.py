@@ -3,19 +3,31 @@
 from acme_lite.networks.feed_forward import FeedForwardNetwork, from_haiku
 from acme_lite.networks.heads import action_values
 from acme_lite.networks.legal_actions import ACTION_MASK, mask_illegal, split_action_mask
+from acme_lite.networks.recurrent import (
+    CORES,
+    RecurrentNetwork,
+    episode_starts,
+    from_haiku_recurrent,
+    reset_where,
+)
 from acme_lite.networks.torsos import Torso, atari_torso, concatenate, default_torso, is_image, mlp_torso
 
 __all__ = [
     "ACTION_MASK",
+    "CORES",
     "FeedForwardNetwork",
+    "RecurrentNetwork",
     "Torso",
     "action_values",
     "atari_torso",
     "concatenate",
     "default_torso",
+    "episode_starts",
     "from_haiku",
+    "from_haiku_recurrent",
     "is_image",
     "mask_illegal",
     "mlp_torso",
+    "reset_where",
     "split_action_mask",
 ]
