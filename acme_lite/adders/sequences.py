@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
+from typing import Any
 
 import dm_env
+import jax
 import numpy as np
 
 from acme_lite import types
@@ -35,6 +38,12 @@ class SequenceAdder:
     The last row of an episode is its last observation with zero action, reward and discount, and mask False; every
     other row has mask True. At an episode's end `end_of_episode` decides. No window is written twice, and none that
     holds nothing but a last observation: there is nothing to learn from it. New items have priority 1.
+
+    Extras may be stored for the first row of each window alone, which is what a recurrent state needs:
+
+        rest, start = adders.split_extras(extras_spec, ("core_state",))
+        table = replay.Table(..., adders.sequence_signature(spec, rest), replay.Sequences(length, period, start))
+        adder = adders.SequenceAdder(..., start_extras=("core_state",))
     """
 
     def __init__(
@@ -45,6 +54,7 @@ class SequenceAdder:
         period: int,
         end_of_episode: EndOfEpisode = EndOfEpisode.ZERO_PAD,
         table: str = "replay",
+        start_extras: Sequence[str] = (),
     ):
         """Makes an adder.
 
@@ -54,6 +64,8 @@ class SequenceAdder:
             period: rows from the start of one window to the start of the next, in [1, length].
             end_of_episode: what becomes of an episode's last rows.
             table: name of a table of `Sequences` of this length and period.
+            start_extras: names of the extras that a window holds of its first row alone, as `types.Sequence.start`.
+                Where that row is an episode's last observation, they mean nothing.
 
         Raises:
             ValueError: `length` or `period` is out of its range.
@@ -68,6 +80,10 @@ class SequenceAdder:
         self._end_of_episode = EndOfEpisode(end_of_episode)
         self._table = table
         self._streams = streams.Streams(writer)
+        self._start_extras = tuple(start_extras)
+        # Leaves [length, N, ...], at row modulo length: the start extras of all rows with which a window may begin.
+        self._recent: list[np.ndarray] = []
+        self._structure: Any = jax.tree.structure(())
         self._all_real = np.ones(writer.num_streams, bool)
         self._start = np.zeros(writer.num_streams, np.int64)  # where each stream's next window begins
         self._next_row = 0  # no regular window is due before this row
@@ -78,6 +94,9 @@ class SequenceAdder:
         self._streams.begin(timestep)
 
     def add(self, action: types.ArrayTree, next_timestep: dm_env.TimeStep, extras: types.ArrayTree = ()) -> None:
+        if self._start_extras:
+            extras, start = signatures.split_extras(extras, self._start_extras)
+            self._remember(start)
         fields = signatures.sequence_fields(
             action, next_timestep.reward, next_timestep.discount, self._all_real, extras
         )
@@ -94,6 +113,13 @@ class SequenceAdder:
     def reset(self) -> None:
         dropped = self._streams.drop()
         self._start = np.where(dropped, self._streams.row + 1, self._start)
+
+    def _remember(self, start: types.ArrayTree) -> None:
+        leaves, self._structure = jax.tree.flatten(start)
+        if not self._recent:
+            self._recent = [np.zeros((self._length, *np.shape(leaf)), leaf.dtype) for leaf in leaves]
+        for recent, leaf in zip(self._recent, leaves, strict=True):
+            recent[self._streams.row % self._length] = leaf
 
     def _create_due_windows(self) -> None:
         """Creates the windows whose last row has just been completed."""
@@ -119,4 +145,5 @@ class SequenceAdder:
         (stream,) = chosen.nonzero()
         if stream.size:
             starts = starts[stream]
-            self._writer.create_items(self._table, stream, starts, end - starts)
+            values = self._structure.unflatten([recent[starts % self._length, stream] for recent in self._recent])
+            self._writer.create_items(self._table, stream, starts, end - starts, values=values)

@@ -190,6 +190,8 @@ def check_samples(agent: Agent) -> None:
             _check_rows(signature.observation, data.observation, rows)
             for name, field in signature.fields.items():
                 _check_rows(field, getattr(data, name), rows)
+            if isinstance(items, replay_lib.Sequences):
+                _check_rows(items.start, data.start, info.keys.shape)
             assert np.isfinite(data.reward).all()
             assert ((data.discount >= 0) & (data.discount <= 1)).all()
             assert ((info.probabilities > 0) & (info.probabilities <= 1)).all()
