@@ -35,6 +35,11 @@ def at_least(config: Any, least: int, *names: str) -> None:
     )
 
 
+def one_of(config: Any, allowed: tuple[Any, ...], *names: str) -> None:
+    """Checks that fields are one of some values."""
+    _check(config, names, lambda value: value in allowed, f"one of {', '.join(map(repr, allowed))}")
+
+
 def _check(config: Any, names: tuple[str, ...], fits: Callable[[Any], bool], allowed: str) -> None:
     for name in names:
         field = getattr(config, name)

@@ -61,6 +61,7 @@ class Sequence(NamedTuple):
         mask: `[B, T]` bool, True exactly where action, reward and discount are real: False on an episode's last
             observation and on padding.
         extras: `[B, T, ...]` tree, what the policy gave beside the action.
+        start: `[B, ...]` tree, what was stored for the first row alone, such as a recurrent state.
     """
 
     observation: ArrayTree
@@ -69,3 +70,4 @@ class Sequence(NamedTuple):
     discount: ArrayTree
     mask: ArrayTree
     extras: ArrayTree = ()
+    start: ArrayTree = ()

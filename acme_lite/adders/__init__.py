@@ -3,7 +3,7 @@
 from acme_lite.adders.episodes import EpisodeAdder
 from acme_lite.adders.interface import Adder
 from acme_lite.adders.sequences import EndOfEpisode, SequenceAdder
-from acme_lite.adders.signatures import sequence_signature, transition_signature
+from acme_lite.adders.signatures import sequence_signature, split_extras, transition_signature
 from acme_lite.adders.transitions import NStepTransitionAdder
 
 __all__ = [
@@ -13,5 +13,6 @@ __all__ = [
     "NStepTransitionAdder",
     "SequenceAdder",
     "sequence_signature",
+    "split_extras",
     "transition_signature",
 ]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from typing import Any
 
 import dm_env
+import jax
 import numpy as np
 
 from acme_lite import types
@@ -36,6 +38,12 @@ class SequenceAdder:
     The last row of an episode is its last observation with zero action, reward and discount, and mask False; every
     other row has mask True. At an episode's end `end_of_episode` decides. No window is written twice, and none that
     has fewer than `min_length` rows. New items have priority 1.
+
+    Extras may be stored for the first row of each window alone, which is what a recurrent state needs:
+
+        rest, start = adders.split_extras(extras_spec, ("core_state",))
+        table = replay.Table(..., adders.sequence_signature(spec, rest), replay.Sequences(length, period, start))
+        adder = adders.SequenceAdder(..., start_extras=("core_state",))
     """
 
     def __init__(
@@ -47,6 +55,7 @@ class SequenceAdder:
         end_of_episode: EndOfEpisode = EndOfEpisode.ZERO_PAD,
         min_length: int = 2,
         table: str = "replay",
+        start_extras: Sequence[str] = (),
     ):
         """Makes an adder.
 
@@ -58,6 +67,8 @@ class SequenceAdder:
             min_length: least rows of a window at an episode's end; 2 leave out those that hold nothing but a last
                 observation, from which there is nothing to learn. Greater where burn-in needs the first rows.
             table: name of a table of `Sequences` of this length and period.
+            start_extras: names of the extras that a window holds of its first row alone, as `types.Sequence.start`.
+                Where that row is an episode's last observation, they mean nothing.
 
         Raises:
             ValueError: `length`, `period` or `min_length` is out of its range.
@@ -75,6 +86,9 @@ class SequenceAdder:
         self._end_of_episode = EndOfEpisode(end_of_episode)
         self._table = table
         self._streams = streams.Streams(writer)
+        self._start_extras = tuple(start_extras)
+        # Leaves [length, N, ...], at row modulo length: the start extras of all rows with which a window may begin.
+        self._recent: types.ArrayTree = ()
         self._all_real = np.ones(writer.num_streams, bool)
         self._start = np.zeros(writer.num_streams, np.int64)  # where each stream's next window begins
         self._next_row = 0  # no regular window is due before this row
@@ -85,6 +99,9 @@ class SequenceAdder:
         self._streams.begin(timestep)
 
     def add(self, action: types.ArrayTree, next_timestep: dm_env.TimeStep, extras: types.ArrayTree = ()) -> None:
+        if self._start_extras:
+            extras, start = signatures.split_extras(extras, self._start_extras)
+            self._remember(start)
         fields = signatures.sequence_fields(
             action, next_timestep.reward, next_timestep.discount, self._all_real, extras
         )
@@ -104,12 +121,24 @@ class SequenceAdder:
 
     def save(self) -> dict[str, Any] | None:
         streams = self._streams.save()
-        return streams and {"streams": streams, "start": self._start.copy(), "next_row": self._next_row}
+        return streams and {
+            "streams": streams,
+            "start": self._start.copy(),
+            "next_row": self._next_row,
+            "recent": jax.tree.map(np.copy, self._recent),
+        }
 
     def restore(self, state: dict[str, Any]) -> None:
         self._streams.restore(state["streams"])
         self._start = np.array(state["start"])
         self._next_row = state["next_row"]
+        self._recent = jax.tree.map(np.array, state["recent"])
+
+    def _remember(self, start: types.ArrayTree) -> None:
+        if not self._recent:
+            self._recent = jax.tree.map(lambda leaf: np.zeros((self._length, *np.shape(leaf)), leaf.dtype), start)
+        row = self._streams.row % self._length
+        jax.tree.map(lambda recent, leaf: recent.__setitem__(row, leaf), self._recent, start)
 
     def _create_due_windows(self) -> None:
         """Creates the windows whose last row has just been completed."""
@@ -135,4 +164,5 @@ class SequenceAdder:
         (stream,) = chosen.nonzero()
         if stream.size:
             starts = starts[stream]
-            self._writer.create_items(self._table, stream, starts, end - starts)
+            values = jax.tree.map(lambda recent: recent[starts % self._length, stream], self._recent)
+            self._writer.create_items(self._table, stream, starts, end - starts, values=values)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from acme_lite import specs, types
 from acme_lite.replay import tables
 
@@ -28,6 +30,21 @@ def sequence_signature(spec: specs.EnvironmentSpec, extras_spec: types.SpecTree 
     mask = specs.Array((), bool, name="mask")
     fields = sequence_fields(spec.action, spec.reward, spec.discount, mask, extras_spec)
     return tables.Signature(observation=spec.observation, fields=fields)
+
+
+def split_extras(extras: types.ArrayTree, names: Sequence[str]) -> tuple[types.ArrayTree, types.ArrayTree]:
+    """Returns extras (or their specs) without some names, and the extras of these names; `()` for what is empty.
+
+    Raises:
+        ValueError: a name is not among the extras.
+    """
+    if not names:
+        return extras, ()
+    if not (isinstance(extras, dict) and set(names) <= set(extras)):
+        known = sorted(extras) if isinstance(extras, dict) else []
+        raise ValueError(f"start_extras must be some of the extras {known}, got {list(names)}.")
+    rest = {name: value for name, value in extras.items() if name not in names}
+    return rest or (), {name: extras[name] for name in names}
 
 
 def transition_fields(action: types.ArrayTree, extras: types.ArrayTree) -> dict[str, types.ArrayTree]:

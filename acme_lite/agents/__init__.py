@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-NAMES = {"dqn": "DQN", "r2d2": "R2D2"}
+NAMES = {"dqn": "DQN", "impala": "IMPALA", "r2d2": "R2D2"}
 """Every agent: the module `agents.<name>` holds `<Prefix>Config` and `<Prefix>Builder`."""
 
 

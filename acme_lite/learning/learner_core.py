@@ -10,6 +10,9 @@ import optax
 
 from acme_lite import types
 
+OPTIMIZERS = ("adam", "rmsprop")
+"""Adam (Kingma and Ba, 2015) and RMSProp (Tieleman and Hinton, 2012)."""
+
 
 class LearnerOutput(NamedTuple):
     """What one update gives beside the new state.
@@ -41,17 +44,32 @@ class LearnerCore(NamedTuple):
 
 
 def make_optimizer(
-    learning_rate: float | optax.Schedule, *, max_gradient_norm: float | None = None, epsilon: float = 1e-8
+    learning_rate: float | optax.Schedule,
+    *,
+    max_gradient_norm: float | None = None,
+    epsilon: float = 1e-8,
+    kind: str = "adam",
 ) -> optax.GradientTransformation:
-    """Returns Adam behind a limit on the gradient's global norm.
+    """Returns Adam, or RMSProp with a decay of 0.99, behind a limit on the gradient's global norm.
 
     Args:
         learning_rate: a number, or a schedule over optimiser steps.
         max_gradient_norm: gradients longer than this are scaled down to it; None for no limit.
-        epsilon: Adam's epsilon.
+        epsilon: the optimiser's; RMSProp adds it before the root is taken, Adam behind.
+        kind: one of `OPTIMIZERS`.
+
+    Raises:
+        ValueError: there is no such optimiser.
     """
-    adam = optax.adam(learning_rate, eps=epsilon)
-    return adam if max_gradient_norm is None else optax.chain(optax.clip_by_global_norm(max_gradient_norm), adam)
+    if kind not in OPTIMIZERS:
+        raise ValueError(f"kind must be one of {', '.join(OPTIMIZERS)}, got {kind!r}.")
+    if kind == "adam":
+        optimizer = optax.adam(learning_rate, eps=epsilon)
+    else:
+        optimizer = optax.rmsprop(learning_rate, decay=0.99, eps=epsilon)
+    return (
+        optimizer if max_gradient_norm is None else optax.chain(optax.clip_by_global_norm(max_gradient_norm), optimizer)
+    )
 
 
 def gradient_step(

@@ -10,6 +10,7 @@ from acme_lite.networks.recurrent import (
     from_haiku_recurrent,
     reset_where,
 )
+from acme_lite.networks.resnet import residual_torso
 from acme_lite.networks.torsos import Torso, atari_torso, concatenate, default_torso, is_image, mlp_torso
 
 __all__ = [
@@ -29,5 +30,6 @@ __all__ = [
     "mask_illegal",
     "mlp_torso",
     "reset_where",
+    "residual_torso",
     "split_action_mask",
 ]

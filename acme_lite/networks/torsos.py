@@ -62,17 +62,22 @@ def mlp_torso(
     return torso
 
 
+def to_unit_interval(observation: jax.Array, observation_spec: specs.Array) -> jax.Array:
+    """Returns images `[B, H, W, C]` in [0, 1] of bytes `[B, H, W, C]`, or `[B, stack, H, W]` for a `FrameStack`."""
+    # The stack is transposed here, in the compiled call: NumPy would take ten times as long.
+    frames_first = isinstance(observation_spec, specs.FrameStack)
+    image = jnp.moveaxis(observation, 1, -1) if frames_first else observation
+    return image.astype(jnp.float32) / 255
+
+
 def atari_torso(observation_spec: specs.Array, hidden_size: int = 512) -> Torso:
     """Returns the convolutional torso of Mnih et al. (2015), extended data table 1.
 
     Takes bytes `[B, stack, H, W]` (a `FrameStack`) or `[B, H, W, C]` and scales them to [0, 1].
     """
-    frames_first = isinstance(observation_spec, specs.FrameStack)
 
     def torso(observation: jax.Array) -> jax.Array:
-        # The stack is transposed here, in the compiled call: NumPy would take ten times as long.
-        image = jnp.moveaxis(observation, 1, -1) if frames_first else observation
-        x = image.astype(jnp.float32) / 255
+        x = to_unit_interval(observation, observation_spec)
         for channels, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
             x = jax.nn.relu(hk.Conv2D(channels, kernel, stride, padding="VALID")(x))
         return jax.nn.relu(hk.Linear(hidden_size)(hk.Flatten()(x)))

@@ -131,11 +131,13 @@ class Writer(Protocol):
             starts: `[M]` row numbers.
             lengths: `[M]` at least 1.
             priorities: `[M]` finite and not negative; 1 unless given.
-            values: tree `[M, ...]` of the table's item values, for `Transitions` the (reward, discount) pair.
+            values: tree `[M, ...]` of the table's item values: for `Transitions` the (reward, discount) pair, for
+                `Sequences` a tree like `Sequences.start`.
 
         Raises:
             KeyError: there is no such table.
-            ValueError: a priority is negative, infinite or NaN, or rows are out of the window.
+            ValueError: a priority is negative, infinite or NaN, rows are out of the window, or `values` does not fit
+                the table.
         """
 
     def create_item_in_each(self, table: str, start: int, length: int, *, values: types.ArrayTree = ()) -> None:

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import jax
 import numpy as np
 
 from acme_lite import types
@@ -26,7 +27,7 @@ class Items(NamedTuple):
 
     Attributes:
         columns: an array `[M, ...]` for each field of the table's records: (first row, last row, reward, discount) of
-            transitions, (rows,) of sequences, with physical row numbers.
+            transitions, (rows, leaves of the start values ...) of sequences, with physical row numbers.
         priorities: `[M]` float64, or None for 1.
     """
 
@@ -76,7 +77,8 @@ def _record_dtype(items: tables.Transitions | tables.Sequences) -> np.dtype:
     # One record per item: a random draw then costs one cache miss, not one per field.
     if isinstance(items, tables.Transitions):
         return np.dtype([("first", "i4"), ("last", "i4"), ("reward", "f4"), ("discount", "f4")])
-    return np.dtype([("rows", "i4", (items.length,))])
+    start = [(f"start_{i}", leaf.dtype, leaf.shape) for i, leaf in enumerate(jax.tree.leaves(items.start))]
+    return np.dtype([("rows", "i4", (items.length,)), *start])
 
 
 def item_bytes(table: tables.Table) -> int:
@@ -123,6 +125,7 @@ class LocalTable:
         self._gather: Callable[[np.ndarray], types.Transition | types.Sequence] = (
             self._gather_transitions if isinstance(declaration.items, tables.Transitions) else self._gather_sequences
         )
+        self._start_structure: Any = jax.tree.structure(getattr(declaration.items, "start", ()))
         self._limiter = declaration.limiter
         self._num_samples = 0
         self._inserts_at_sample = 0
@@ -208,6 +211,22 @@ class LocalTable:
         self._due_key = order.next_key + self._limiter.inserts_until_due(counts, num_items)
         self._due_items = num_items
         return False
+
+    def start_columns(self, values: types.ArrayTree, num_items: int) -> list[np.ndarray]:
+        """Returns the leaves of the start values of so many sequences.
+
+        Raises:
+            ValueError: they are not the declared spec tree with leaves `[num_items, ...]`.
+        """
+        spec: Any = getattr(self.declaration.items, "start", ())
+        shapes = [(num_items, *leaf.shape) for leaf in jax.tree.leaves(spec)]
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(values)]
+        if jax.tree.structure(values) != self._start_structure or [leaf.shape for leaf in leaves] != shapes:
+            raise ValueError(
+                f"values must be like Sequences.start of table {self.declaration.name!r}, {spec}, with leaves of shape "
+                f"[{num_items}, ...], got shapes {jax.tree.map(np.shape, values)}."
+            )
+        return leaves
 
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> interface.Sample:
         """Draws items; the caller has asked `can_sample`."""
@@ -331,4 +350,5 @@ class LocalTable:
             discount=fields["discount"].gather(rows),
             mask=fields["mask"].gather(rows),
             extras=fields["extras"].gather(rows) if "extras" in fields else (),
+            start=self._start_structure.unflatten([records[name].copy() for name in records.dtype.names[1:]]),
         )

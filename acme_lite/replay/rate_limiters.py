@@ -202,7 +202,9 @@ class Queue:
             )
 
     def widened(self, num_items: int) -> Queue:
-        return dataclasses.replace(self, size=max(self.size, num_items))
+        # As many more as a burst has beyond its first item: whenever that is let in, so are the others. With less, a
+        # rest too small for a batch could leave too little room for the next burst, and both sides would wait.
+        return dataclasses.replace(self, size=self.size + num_items - 1)
 
 
 def from_samples_per_insert(

@@ -66,10 +66,13 @@ class Sequences:
         length: rows of a window, at least 1; shorter ones are padded with zeros.
         period: rows from the start of one window to the start of the next, used to compute how many rows the table
             takes; in [1, length].
+        start: spec tree of what an item holds beside its rows, for the first of them alone: the `values` of
+            `Writer.create_items`, sampled as `types.Sequence.start` `[B, ...]`.
     """
 
     length: int
     period: int
+    start: types.SpecTree = ()
 
     def __post_init__(self):
         if self.length < 1:

@@ -147,16 +147,17 @@ def timestep(steps):
     return dm_env.TimeStep(np.array(step_type), np.array(reward), np.array(discount), observation)
 
 
-def drive(adder, members, num_steps):
-    """Feeds the adder with the members' first and so many further steps; extras are the action doubled."""
+def drive(adder, members, num_steps, extras_fn=lambda members: {}):
+    """Feeds the adder with the members' first and so many further steps; extras are the action doubled, and more."""
     adder.add_first(timestep([member.first() for member in members]))
     for _ in range(num_steps):
-        step(adder, members)
+        step(adder, members, extras_fn)
 
 
-def step(adder, members):
+def step(adder, members, extras_fn=lambda members: {}):
     action = np.array([[member.action()] * 2 for member in members], np.float32)
-    adder.add(action, timestep([member.next() for member in members]), {"log_prob": 2 * action[:, 0]})
+    extras = {"log_prob": 2 * action[:, 0], **extras_fn(members)}
+    adder.add(action, timestep([member.next() for member in members]), extras)
 
 
 def random_members(rng, num_streams, lengths, num_steps):

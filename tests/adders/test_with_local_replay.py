@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from acme_lite import adders, replay
+from acme_lite import adders, replay, specs
 from tests.adders import recorded
 
 LENGTH, N_STEP, NUM_STREAMS, NUM_STEPS = 4, 3, 3, 90
@@ -82,6 +82,52 @@ def test_truncate_and_zero_pad_sample_the_same_batch():
     np.testing.assert_array_equal(batches[0].observation["id"], batches[1].observation["id"])
     np.testing.assert_array_equal(batches[0].mask, batches[1].mask)
     assert not batches[0].mask.all()
+
+
+def core_state(members):
+    """A state that names the observation it stands before."""
+    names = np.array([(member.stream, member.episode, member.step) for member in members], np.float32)
+    return {"core_state": (names, {"step": names[:, 2].astype(np.int32)})}
+
+
+@pytest.mark.parametrize("mode", adders.EndOfEpisode)
+@pytest.mark.parametrize("period", [1, 3, LENGTH])
+def test_start_extras_are_those_of_each_windows_first_row(mode, period):
+    extras_spec = {
+        "core_state": (specs.Array((3,), np.float32), {"step": specs.Array((), np.int32)}),
+        **recorded.EXTRAS_SPEC,
+    }
+    rest, start = adders.split_extras(extras_spec, ("core_state",))
+    assert rest == recorded.EXTRAS_SPEC and set(start) == {"core_state"}
+    local = make_replay(adders.sequence_signature(recorded.SPEC, rest), replay.Sequences(LENGTH, period, start))
+    adder = adders.SequenceAdder(
+        local.writer(NUM_STREAMS), length=LENGTH, period=period, end_of_episode=mode, start_extras=("core_state",)
+    )
+    recorded.drive(adder, members(), NUM_STEPS, core_state)
+    data = draw_all(local)
+    names, step = data.start["core_state"][0], data.start["core_state"][1]["step"]
+    assert names.dtype == np.float32 and step.dtype == np.int32 and len(names) > 50
+    np.testing.assert_array_equal(names, data.observation["id"][:, 0])
+    np.testing.assert_array_equal(step, data.observation["id"][:, 0, 2])
+    assert data.mask[:, 0].all() == (mode is not adders.EndOfEpisode.CONTINUE)
+    assert set(data.extras) == {"log_prob"}
+
+
+def test_start_extras_of_a_policy_without_a_state():
+    extras_spec = {"core_state": (), **recorded.EXTRAS_SPEC}
+    rest, start = adders.split_extras(extras_spec, ("core_state",))
+    local = make_replay(adders.sequence_signature(recorded.SPEC, rest), replay.Sequences(LENGTH, LENGTH, start))
+    adder = adders.SequenceAdder(local.writer(NUM_STREAMS), length=LENGTH, period=LENGTH, start_extras=("core_state",))
+    recorded.drive(adder, members(), NUM_STEPS, lambda members: {"core_state": ()})
+    assert draw_all(local).start == {"core_state": ()}
+
+
+def test_start_extras_that_are_unknown_are_an_error():
+    assert adders.split_extras({"state": 1}, ("state",)) == ((), {"state": 1})
+    assert adders.split_extras((), ()) == ((), ())
+    for extras in ({"log_prob": 1}, ()):
+        with pytest.raises(ValueError, match=r"start_extras must be some of the extras .*, got \['state'\]"):
+            adders.split_extras(extras, ("state",))
 
 
 def test_extras_that_the_table_does_not_expect_are_an_error():

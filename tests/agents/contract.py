@@ -115,10 +115,7 @@ def make_agent(builder: core.Builder, environment_factory: EnvironmentFactory, *
     variables = dict(jax.jit(functools.partial(builder.init_variables, networks, spec))(jax.random.key(0)))
     policy = builder.make_policy(networks, spec)
     extras_spec = acting.extras_spec(policy, variables["policy"], spec.observation)
-    tables = [
-        dataclasses.replace(table, limiter=table.limiter.widened(environment.num_envs))
-        for table in builder.make_tables(spec, extras_spec)
-    ]
+    tables = [table.widened(environment.num_envs) for table in builder.make_tables(spec, extras_spec)]
     local = replay_lib.LocalReplay(tables)
     adder = builder.make_adder(local.writer(environment.num_envs), spec, extras_spec)
     actor = builder.make_actor(
@@ -190,6 +187,8 @@ def check_samples(agent: Agent) -> None:
             _check_rows(signature.observation, data.observation, rows)
             for name, field in signature.fields.items():
                 _check_rows(field, getattr(data, name), rows)
+            if isinstance(items, replay_lib.Sequences):
+                _check_rows(items.start, data.start, info.keys.shape)
             assert np.isfinite(data.reward).all()
             assert ((data.discount >= 0) & (data.discount <= 1)).all()
             assert ((info.probabilities > 0) & (info.probabilities <= 1)).all()

@@ -9,7 +9,7 @@ import dm_env
 import pytest
 
 from acme_lite import core, environments, learning
-from acme_lite.agents import dqn, r2d2
+from acme_lite.agents import dqn, impala, r2d2
 from tests.agents import contract, memory_environment, probe_recurrent
 
 
@@ -48,6 +48,16 @@ _R2D2 = r2d2.R2D2Config(
     overlap=False,
 )
 _PROBE = probe_recurrent.RecurrentProbeConfig(min_replay_size=32, samples_per_insert=8.0)
+_IMPALA = impala.IMPALAConfig(
+    sequence_length=4,
+    batch_size=4,
+    queue_size=8,
+    core="none",
+    core_size=8,
+    hidden_sizes=(16,),
+    learning_rate=2e-3,
+    overlap=False,
+)
 
 
 def _dqn(**settings) -> core.Builder:
@@ -56,6 +66,10 @@ def _dqn(**settings) -> core.Builder:
 
 def _r2d2(**settings) -> core.Builder:
     return r2d2.R2D2Builder(dataclasses.replace(_R2D2, **settings))
+
+
+def _impala(**settings) -> core.Builder:
+    return impala.IMPALABuilder(dataclasses.replace(_IMPALA, **settings))
 
 
 # name -> builder and environment: a new agent is one more row.
@@ -76,6 +90,9 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
         _r2d2(core="none", burn_in_length=0, priority_exponent=0.0, num_steps_per_call=2, overlap=True),
         cart_pole,
     ),
+    "impala": (_impala(), cart_pole),
+    "impala_gru_rmsprop": (_impala(core="gru", optimizer="rmsprop"), memory_environment.MemoryEnvironment),
+    "impala_lstm_overlap": (_impala(core="lstm", overlap=True), memory_environment.MemoryEnvironment),
     "recurrent_probe": (
         probe_recurrent.RecurrentProbeBuilder(_PROBE),
         memory_environment.MemoryEnvironment,
@@ -103,6 +120,6 @@ def test_runs(check, builder, environment_factory, tmp_path):
 
 
 # What several members change is the library's part: one agent without a state and one with a state show it.
-@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "r2d2", "recurrent_probe"])
+@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "impala_lstm_overlap", "r2d2", "recurrent_probe"])
 def test_runs_with_several_environments(name, tmp_path):
     contract.check_run_with_several_environments(*AGENTS[name], tmp_path)

@@ -80,6 +80,81 @@ def test_sequence_may_run_over_an_episodes_end(make_replay):
     assert data.action[0].tolist() == [1, 0, 3, 4]
 
 
+START = {"core": (specs.Array((2, 2), np.float32), specs.Array((), np.int32))}
+
+
+def start_values(numbers):
+    numbers = np.asarray(numbers)
+    core = np.arange(4, dtype=np.float32).reshape(2, 2) + 10 * numbers[:, None, None]
+    return {"core": (core.astype(np.float32), numbers.astype(np.int32))}
+
+
+def test_sequence_holds_the_values_of_its_start(make_replay):
+    made = make_replay(replay.Table("replay", 100, steps.sequence_signature(), replay.Sequences(3, 1, START)))
+    writer = made.writer(2)
+    stream = steps.Steps(writer, first_stream=7)
+    stream.table_has_rewards = True
+    for _ in range(3):
+        stream.step()
+    writer.create_items(
+        "replay", np.array([1, 0, 1]), np.array([0, 1, 1]), np.array([3, 2, 1]), values=start_values([80, 71, 81])
+    )
+    writer.create_item_in_each("replay", 2, 1, values=start_values([72, 82]))
+    writer.flush(10.0)
+    dataset = made.dataset("replay", 16, num_batches=3, timeout_seconds=10.0)
+    data = next(dataset).data
+    core, number = data.start["core"]
+    assert core.shape == (3, 16, 2, 2) and core.dtype == np.float32
+    assert number.shape == (3, 16) and number.dtype == np.int32
+    assert set(number.ravel().tolist()) == {71, 72, 80, 81, 82}
+    np.testing.assert_array_equal(core, start_values(number.ravel())["core"][0].reshape(core.shape))
+    np.testing.assert_array_equal(number, 10 * data.observation[..., 0, 0] + data.observation[..., 0, 1])
+
+
+def test_sequences_without_start_values_sample_an_empty_start(make_replay):
+    made = make_replay(steps.sequence_table(length=2, period=1))
+    stream = steps.Steps(made.writer(1))
+    stream.table_has_rewards = True
+    stream.step()
+    stream.writer.create_items("replay", np.array([0]), np.array([0]), np.array([1]))
+    stream.writer.flush(10.0)
+    assert next(made.dataset("replay", 2, timeout_seconds=10.0)).data.start == ()
+
+
+def test_start_values_wait_for_the_limiter_as_their_items_do(make_replay):
+    items = replay.Sequences(1, 1, START)
+    queue = {"sampler": replay.Fifo(), "limiter": replay.Queue(2), "max_times_sampled": 1}
+    made = make_replay(replay.Table("replay", 2, steps.sequence_signature(), items, **queue))
+    stream = steps.Steps(made.writer(1))
+    stream.table_has_rewards = True
+    one = np.ones(1, int)
+    for row in range(40):
+        stream.step()
+        stream.writer.create_items("replay", 0 * one, row * one, one, values=start_values([row]))
+    dataset = made.dataset("replay", 2, timeout_seconds=10.0)
+    for row in range(0, 40, 2):
+        data = next(dataset).data
+        assert data.start["core"][1].tolist() == data.observation[:, 0, 1].tolist() == [row, row + 1]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [(), {"core": start_values([1])["core"][0]}, start_values([1, 2]), {"core": (np.zeros((1, 2)), np.zeros(1))}],
+    ids=["none", "other_structure", "too_many", "other_shape"],
+)
+def test_start_values_that_do_not_fit_are_refused(make_replay, values):
+    made = make_replay(replay.Table("replay", 10, steps.sequence_signature(), replay.Sequences(1, 1, START)))
+    stream = steps.Steps(made.writer(1))
+    stream.table_has_rewards = True
+    stream.step()
+    one = np.ones(1, int)
+    with pytest.raises(ValueError, match=r"values must be like Sequences.start of table 'replay'"):
+        stream.writer.create_items("replay", 0 * one, 0 * one, one, values=values)
+    stream.writer.create_items("replay", 0 * one, 0 * one, one, values=start_values([5]))
+    stream.writer.flush(10.0)
+    assert next(made.dataset("replay", 1, timeout_seconds=10.0)).data.start["core"][1].tolist() == [5]
+
+
 def test_trees_of_observations_actions_and_extras(make_replay):
     signature = replay.Signature(
         {"position": specs.Array((3,), np.float64), "touch": (specs.Array((), np.int8),)},

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from acme_lite import replay
+from acme_lite import replay, specs
 from tests.replay import steps, test_local_rows
 
 SAMPLERS = {
@@ -96,6 +96,27 @@ def test_restored_contents_are_those_written(items):
             test_local_rows.check_transitions(sample, written)
         else:
             test_local_rows.check_sequences(sample, written, 5)
+
+
+def test_start_values_are_restored():
+    items = replay.Sequences(2, 1, {"state": specs.Array((3,), np.float32)})
+    queue = {"sampler": replay.Fifo(), "limiter": replay.Queue(4), "max_times_sampled": 1}
+    table = replay.Table("replay", 4, steps.sequence_signature(), items, **queue)
+    made, again = replay.LocalReplay([table]), replay.LocalReplay([table])
+    stream = steps.Steps(made.writer(1))
+    stream.table_has_rewards = True
+    one = np.ones(1, int)
+    for row in range(6):
+        stream.step()
+        values = {"state": np.full((1, 3), row, np.float32)}
+        stream.writer.create_items("replay", 0 * one, row * one, one, values=values)
+    again.restore(made.save())
+    assert again.info().tables["replay"].num_pending == 2
+    dataset = again.dataset("replay", 2, timeout_seconds=1.0)
+    for row in (0, 2, 4):
+        data = next(dataset).data
+        np.testing.assert_array_equal(data.observation[:, 0, 1], [row, row + 1])
+        np.testing.assert_array_equal(data.start["state"], [[row] * 3, [row + 1] * 3])
 
 
 def test_pending_items_are_restored():
