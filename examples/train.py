@@ -28,6 +28,8 @@ class Run:
     """Environment steps from one evaluation to the next."""
     evaluation_episodes: int = 20
     """Episodes of one evaluation."""
+    checkpoint_every: int = 50_000
+    """Environment steps from one checkpoint to the next; a run that is started again goes on from the last."""
     directory: str | None = None
     """Where the run's files go; below runs/ unless given."""
 
@@ -41,6 +43,7 @@ def train(agent: str, config: Any, run: Run) -> experiments.ExperimentResult:
             max_num_actor_steps=run.steps,
             seed=run.seed,
             evaluation=experiments.EvaluationConfig(run.evaluate_every, run.evaluation_episodes),
+            checkpointing=experiments.CheckpointConfig(every_steps=run.checkpoint_every),
             directory=run.directory,
         )
     )

@@ -57,8 +57,8 @@ def disk_full(error: BaseException | None, directory: pathlib.Path, what: str, a
             free = shutil.disk_usage(existing).free
             return DiskFullError(
                 errno.ENOSPC,
-                f"{what} could not be written to {directory}, where {free:,} bytes are free: the disk is full, or a limit "
-                f"on files is reached. {advice}",
+                f"{what} could not be written to {directory}, where {free:,} bytes are free: the disk is full, or a "
+                f"limit on files is reached. {advice}",
             )
         error = error.__cause__ or error.__context__
     return None
