@@ -119,7 +119,8 @@ class DQNConfig:
             checks.left_at_default(self, "without a categorical distribution", "v_min", "v_max")
 
 
-_RAINBOW = dict(distribution="categorical", double_q=False, priority_exponent=0.5, importance_exponent=0.5)
+_PRIORITISED = dict(priority_exponent=0.5, importance_exponent=0.5)
+_RAINBOW = dict(distribution="categorical", n_step=3, double_q=False, **_PRIORITISED)
 _ATARI: dict[str, Any] = dict(batch_size=32, samples_per_insert=8.0, min_replay_size=20_000, max_replay_size=1_000_000)
 _ATARI |= dict(learning_rate=6.25e-5, adam_epsilon=1.5e-4, max_gradient_norm=None, target_update_period=2_000)
 _ATARI |= dict(epsilon=learning.LinearSchedule(1.0, 0.01, 62_500), evaluation_epsilon=0.001)
