@@ -15,7 +15,7 @@ rlax = _runtime.import_rlax()
 
 NUM_OBSERVATIONS, NUM_ACTIONS, NUM_ATOMS, DISCOUNT = 4, 3, 5, 0.9
 ALL_LEGAL = np.ones((NUM_OBSERVATIONS, NUM_ACTIONS), np.int8)
-# Of observation 1, whose rows below are the greatest, the best action is illegal; of the others, other ones.
+# With the tables below the best action is illegal at the next observation of some transitions.
 SOME_LEGAL = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1], [1, 1, 1]], np.int8)
 
 CATEGORICAL = {"distribution": "categorical", "num_atoms": NUM_ATOMS, "v_min": -2.0, "v_max": 2.0}
@@ -391,6 +391,32 @@ def test_priorities_and_importance_weights_of_a_variant():
     np.testing.assert_allclose(output.metrics["loss"], np.mean(weights * losses), rtol=1e-5)
     np.testing.assert_allclose(output.metrics["q_value"], metrics["q_value"], rtol=1e-5)
     assert set(output.metrics) == {"loss", "gradient_norm", "epsilon", "q_value"}
+
+
+@pytest.mark.parametrize(("settings", "num_atoms"), VARIANTS.values(), ids=VARIANTS.keys())
+def test_values_of_a_chain_are_learned(settings, num_atoms):
+    # From 0 to 1 without a reward, from there with a reward of 1 to the end: values 0.9 and 1. From 2 in a circle that
+    # is truncated at times, with a reward of 0.1 each step: value 0.1 / (1 - 0.9) = 1, as truncation ends nothing.
+    batch = types.Transition(
+        observation=np.array([0, 1, 2, 2]),
+        action=np.zeros(4, np.int32),
+        reward=np.array([0.0, 1.0, 0.1, 0.1], np.float32),
+        discount=np.array([1.0, 0.0, 1.0, 1.0], np.float32),
+        next_observation=np.array([1, 3, 2, 2]),
+    )
+    rate = learning.LinearSchedule(0.1, 0.001, 800)
+    config = make_config(**settings, learning_rate=rate, target_update_period=5)
+    shape = (4, 1) if num_atoms is None else (4, 1, num_atoms)
+    table = networks.FeedForwardNetwork(init=lambda key: jax.random.normal(key, shape), apply=look_up)
+    info = replay.SampleInfo(keys=(), probabilities=jnp.ones(4), table_size=jnp.int32(4))
+    core = dqn.make_core(config, table, None)
+
+    def update(state, _):
+        return core.update(state, replay.Sample(batch, info))[0], ()
+
+    state, _ = jax.jit(lambda state: jax.lax.scan(update, state, length=800))(core.init(jax.random.key(0)))
+    values = np.asarray(dqn.mean_values(state.params, config))[:, 0]
+    np.testing.assert_allclose(values[:3], [0.9, 1.0, 1.0], atol=0.03)
 
 
 SPEC = specs.EnvironmentSpec(

@@ -131,15 +131,12 @@ def categorical_loss(
     """
     logits_tm1 = apply(params, batch.observation)
     logits_t, q_t_selector = _bootstrap(params, target_params, batch, apply, config)
-    atoms = dqn_networks.atoms(config)
-
-    def divergence(logits_tm1, a_tm1, r_t, discount_t, logits_t, q_t_selector):
-        probs_t = jax.nn.softmax(logits_t[jnp.argmax(q_t_selector)])
-        target = jax.lax.stop_gradient(rlax.categorical_l2_project(r_t + discount_t * atoms, probs_t, atoms))
-        return optax.losses.kl_divergence(jax.nn.log_softmax(logits_tm1[a_tm1]), target)
-
-    discount_t = config.discount * batch.discount
-    losses = jax.vmap(divergence)(logits_tm1, batch.action, batch.reward, discount_t, logits_t, q_t_selector)
+    atoms, rows = dqn_networks.atoms(config), jnp.arange(len(batch.reward))
+    probs_t = jax.nn.softmax(logits_t[rows, jnp.argmax(q_t_selector, axis=-1)])
+    returns = batch.reward[:, None] + config.discount * batch.discount[:, None] * atoms
+    losses = jax.vmap(_projected_divergence, in_axes=(0, 0, 0, None))(
+        logits_tm1[rows, batch.action], returns, probs_t, atoms
+    )
     # Rounding can leave the divergence of equal distributions just below zero, where no priority may be.
     priorities = jnp.maximum(losses, 0)
     return losses, priorities, {"q_value": _mean_taken(dqn_networks.mean_values(logits_tm1, config), batch.action)}
@@ -198,6 +195,14 @@ def _bootstrap(
     selector = apply(params, batch.next_observation) if config.double_q else output
     _, action_mask = networks.split_action_mask(batch.next_observation)
     return output, networks.mask_illegal(dqn_networks.mean_values(selector, config), action_mask)
+
+
+def _projected_divergence(
+    logits: Float[Array, " N"], returns: Float[Array, " N"], probs: Float[Array, " N"], atoms: Float[Array, " N"]
+) -> Float[Array, ""]:
+    """Returns KL(`probs` over `returns`, projected on the atoms || softmax(logits)); the first gets no gradient."""
+    target = jax.lax.stop_gradient(rlax.categorical_l2_project(returns, probs, atoms))
+    return optax.losses.kl_divergence(jax.nn.log_softmax(logits), target)
 
 
 def _log_policy(q: Float[Array, "B A"], observation: types.ArrayTree, temperature: float) -> Float[Array, "B A"]:
