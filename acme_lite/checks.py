@@ -5,6 +5,8 @@ A field may be a number, a tuple of numbers, or a schedule, whose first and last
 
 from __future__ import annotations
 
+import dataclasses
+import itertools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -36,8 +38,32 @@ def at_least(config: Any, least: int, *names: str) -> None:
 
 
 def one_of(config: Any, allowed: tuple[Any, ...], *names: str) -> None:
-    """Checks that fields are one of some values."""
-    _check(config, names, lambda value: value in allowed, f"one of {', '.join(map(repr, allowed))}")
+    """Checks that fields are one of the allowed values."""
+    for name in names:
+        value = getattr(config, name)
+        if value not in allowed:
+            raise ValueError(
+                f"{type(config).__name__}.{name} must be one of {', '.join(map(repr, allowed))}, got {value!r}."
+            )
+
+
+def increasing(config: Any, *names: str) -> None:
+    """Checks that fields are finite numbers, each greater than the one before."""
+    values = [getattr(config, name) for name in names]
+    if not all(map(_is_number, values)) or not all(low < high for low, high in itertools.pairwise(values)):
+        raise ValueError(f"{type(config).__name__}: {' < '.join(names)} must hold for finite numbers, got {values}.")
+
+
+def must_be(config: Any, why: str, **values: Any) -> None:
+    """Checks that fields have the only values that go together with others, which `why` names."""
+    for name, value in values.items():
+        if getattr(config, name) != value:
+            raise ValueError(f"{type(config).__name__}.{name} must be {value!r} {why}, got {getattr(config, name)!r}.")
+
+
+def left_at_default(config: Any, why: str, *names: str) -> None:
+    """Checks that fields of a dataclass that nothing would use were not set; `why` says what would use them."""
+    must_be(config, why, **{field.name: field.default for field in dataclasses.fields(config) if field.name in names})
 
 
 def _check(config: Any, names: tuple[str, ...], fits: Callable[[Any], bool], allowed: str) -> None:

@@ -15,17 +15,18 @@ from acme_lite.agents import dqn
 PENALTY = 0.01
 
 
-def conservative_loss(params, target_params, batch, weights, apply, *, config):
-    """Returns the Q-learning loss plus a penalty on the values of actions that were not taken, and priorities `[B]`.
+def conservative_loss(params, target_params, batch, apply, *, config):
+    """Returns the Q-learning losses `[B]` plus a penalty on the values of actions not taken, priorities, and metrics.
 
     penalty = log sum_a exp q(o, a) - q(o, a_taken)
 
     Reference: Kumar et al., Conservative Q-Learning for Offline Reinforcement Learning (2020), equation 4.
     """
-    loss, td_error = dqn.q_learning_loss(params, target_params, batch, weights, apply, config=config)
+    losses, priorities, metrics = dqn.q_learning_loss(params, target_params, batch, apply, config=config)
     q = apply(params, batch.observation)  # [B, A]
     taken = jnp.take_along_axis(q, batch.action[:, None], axis=-1)[:, 0]
-    return loss + PENALTY * jnp.mean(jax.nn.logsumexp(q, axis=-1) - taken), td_error
+    penalty = jax.nn.logsumexp(q, axis=-1) - taken
+    return losses + PENALTY * penalty, priorities, metrics | {"penalty": jnp.mean(penalty)}
 
 
 def main(steps: int = 50_000, seed: int = 0, directory: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """Trains an agent in an environment, and says where its learning curve is.
 
 uv run examples/train.py dqn --env gym:CartPole-v1
+uv run examples/train.py dqn:rainbow --env bsuite:catch/0
 uv run examples/train.py dqn --help
 """
 
@@ -49,10 +50,13 @@ def train(agent: str, config: Any, run: Run) -> experiments.ExperimentResult:
     )
 
 
-def command(agent: str) -> Any:
+def command(agent: str, default: Any) -> Any:
     config_class = agents.config_class(agent)
 
-    def main(run: tyro.conf.OmitArgPrefixes[Run], config: tyro.conf.OmitArgPrefixes[config_class]) -> None:  # type: ignore[valid-type]  # known at run time
+    def main(
+        run: tyro.conf.OmitArgPrefixes[Run],
+        config: tyro.conf.OmitArgPrefixes[config_class] = default,  # type: ignore[valid-type]  # known at run time
+    ) -> None:
         train(agent, config, run)
 
     main.__doc__ = config_class.__doc__
@@ -77,5 +81,7 @@ def schedule_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructor
 
 
 if __name__ == "__main__":
-    commands = {agent: command(agent) for agent in agents.NAMES}
+    commands = {
+        name: command(agent, config) for agent in agents.NAMES for name, config in agents.named_configs(agent).items()
+    }
     tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, registry=rules)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib
 from types import ModuleType
+from typing import Any
 
 NAMES = {"dqn": "DQN", "impala": "IMPALA", "r2d2": "R2D2"}
-"""Every agent: the module `agents.<name>` holds `<Prefix>Config` and `<Prefix>Builder`."""
+"""Every agent: the module `agents.<name>` holds `<Prefix>Config`, `<Prefix>Builder`, and `VARIANTS` if it has any."""
 
 
 def config_class(name: str) -> type:
@@ -17,6 +18,13 @@ def config_class(name: str) -> type:
 def builder_class(name: str) -> type:
     """Returns the class of an agent's builder."""
     return getattr(_module(name), f"{NAMES[name]}Builder")
+
+
+def named_configs(name: str) -> dict[str, Any]:
+    """Returns an agent's default config under its own name, and those of its variants as `<name>:<variant>`."""
+    variants = getattr(_module(name), "VARIANTS", {})
+    make = config_class(name)
+    return {name: make(), **{f"{name}:{variant}": make(**settings) for variant, settings in variants.items()}}
 
 
 def _module(name: str) -> ModuleType:

@@ -1,7 +1,7 @@
 """Networks shared by the agents: torsos and heads in Haiku, and their wrapping as pure functions."""
 
 from acme_lite.networks.feed_forward import FeedForwardNetwork, from_haiku
-from acme_lite.networks.heads import action_values
+from acme_lite.networks.heads import action_values, categorical_mean
 from acme_lite.networks.legal_actions import ACTION_MASK, mask_illegal, split_action_mask
 from acme_lite.networks.recurrent import (
     CORES,
@@ -21,6 +21,7 @@ __all__ = [
     "Torso",
     "action_values",
     "atari_torso",
+    "categorical_mean",
     "concatenate",
     "default_torso",
     "episode_starts",

@@ -5,17 +5,41 @@ from __future__ import annotations
 import haiku as hk
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 
-def action_values(features: jax.Array, num_actions: int, *, duelling: bool = False) -> jax.Array:
-    """Returns action values `[B, A]` of features `[B, D]`; call it inside a Haiku transform.
+def action_values(
+    features: Float[Array, "B D"], num_actions: int, *, num_atoms: int | None = None, duelling: bool = False
+) -> jax.Array:
+    """Returns action values `[B, A]`, or N numbers for each of them `[B, A, N]`; call it inside a Haiku transform.
 
-    Duelling: q(s, a) = v(s) + advantage(s, a) - mean_a' advantage(s, a').
+    Duelling: q(s, a) = v(s) + advantage(s, a) - mean_a' advantage(s, a'), for each of the N numbers alone.
 
-    Reference: Wang et al., Dueling Network Architectures for Deep Reinforcement Learning (2016), equation 9.
+    Args:
+        features: `[B, D]`.
+        num_actions: A.
+        num_atoms: N, the logits or quantiles of a value distribution; None for plain values.
+        duelling: whether values and advantages have layers of their own.
+
+    Reference: Wang et al., Dueling Network Architectures for Deep Reinforcement Learning (2016), equation 9; Hessel et
+    al., Rainbow (2018), section "The Integrated Agent", for value distributions.
     """
-    advantages = hk.Linear(num_actions, name="advantage" if duelling else "value")(features)
+
+    def linear(num_values: int, name: str) -> jax.Array:
+        flat = hk.Linear(num_values * (num_atoms or 1), name=name)(features)
+        return flat if num_atoms is None else jnp.reshape(flat, (-1, num_values, num_atoms))
+
+    advantages = linear(num_actions, "advantage" if duelling else "value")
     if not duelling:
         return advantages
-    value = hk.Linear(1, name="state_value")(features)
-    return value + advantages - jnp.mean(advantages, axis=-1, keepdims=True)
+    return linear(1, "state_value") + advantages - jnp.mean(advantages, axis=1, keepdims=True)
+
+
+def categorical_mean(logits: Float[Array, "*batch N"], atoms: Float[Array, " N"]) -> Float[Array, "*batch"]:
+    """Returns the means `[...]` of distributions over fixed atoms.
+
+    Args:
+        logits: `[..., N]` unnormalised log probabilities.
+        atoms: `[N]` values that they are the probabilities of.
+    """
+    return jax.nn.softmax(logits) @ atoms

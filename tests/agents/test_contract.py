@@ -85,6 +85,12 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
         _dqn(overlap=True, priority_exponent=0.6, num_steps_per_call=2),
         memory_environment.MemoryEnvironment,
     ),
+    "dqn_rainbow_duelling": (
+        _dqn(**dqn.VARIANTS["rainbow"], duelling=True, num_atoms=11),
+        memory_environment.MemoryEnvironment,
+    ),
+    "dqn_quantile": (_dqn(distribution="quantile", num_atoms=11), cart_pole),
+    "dqn_munchausen": (_dqn(munchausen=True, double_q=False), memory_environment.MemoryEnvironment),
     "r2d2": (_r2d2(), memory_environment.MemoryEnvironment),
     "r2d2_no_core_uniform_overlap": (
         _r2d2(core="none", burn_in_length=0, priority_exponent=0.0, num_steps_per_call=2, overlap=True),

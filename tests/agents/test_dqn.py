@@ -36,40 +36,41 @@ def make_sample(probabilities=(0.5, 0.5)):
     return replay.Sample(make_batch(), info)
 
 
-def loss_of(params, target_params, weights=(1.0, 1.0), **settings):
+def losses_of(params, target_params, **settings):
+    """Returns losses and priorities `[2]` of the batch."""
     config = dqn.DQNConfig(discount=0.5, **settings)
-    weights = jnp.array(weights)
-    return dqn.q_learning_loss(params, target_params, make_batch(), weights, TABLE.apply, config=config)
+    losses, priorities, _ = dqn.q_learning_loss(params, target_params, make_batch(), TABLE.apply, config=config)
+    return losses, priorities
 
 
-def test_loss_by_hand():
+def test_losses_by_hand():
     params = TABLE.init(None)
     # td_0 = 1 + 0.5 * 1 * max(3, 5) - 2 = 1.5 and td_1 = -1 + 0 - 3 = -4.
-    loss, priorities = loss_of(params, params, huber_delta=None, double_q=False)
+    losses, priorities = losses_of(params, params, huber_delta=None, double_q=False)
     np.testing.assert_allclose(priorities, [1.5, 4.0])
-    np.testing.assert_allclose(loss, (0.5 * 1.5**2 + 0.5 * 4.0**2) / 2)
+    np.testing.assert_allclose(losses, [0.5 * 1.5**2, 0.5 * 4.0**2])
     # Huber, delta 1: |td| - 0.5 beyond 1.
-    loss, _ = loss_of(params, params, huber_delta=1.0, double_q=False)
-    np.testing.assert_allclose(loss, ((1.5 - 0.5) + (4.0 - 0.5)) / 2)
-    loss, _ = loss_of(params, params, huber_delta=1.0, double_q=False, weights=(0.5, 0.25))
-    np.testing.assert_allclose(loss, (0.5 * 1.0 + 0.25 * 3.5) / 2)
+    losses, _ = losses_of(params, params, huber_delta=1.0, double_q=False)
+    np.testing.assert_allclose(losses, [1.5 - 0.5, 4.0 - 0.5])
 
 
 def test_double_q_chooses_by_the_trained_and_values_by_the_target_network():
     params = TABLE.init(None)
     target_params = jnp.array([[0.0, 0.0], [7.0, 1.0], [0.0, 0.0]])
     # At observation 1 the trained network prefers action 1, which the target network values 1; its own best is 7.
-    _, double = loss_of(params, target_params, double_q=True)
-    _, single = loss_of(params, target_params, double_q=False)
+    _, double = losses_of(params, target_params, double_q=True)
+    _, single = losses_of(params, target_params, double_q=False)
     np.testing.assert_allclose(double[0], abs(1 + 0.5 * 1 - 2))
     np.testing.assert_allclose(single[0], abs(1 + 0.5 * 7 - 2))
 
 
 def test_gradient_reaches_the_taken_actions_alone_and_not_the_target():
     params = TABLE.init(None)
-    gradient, to_target = jax.grad(lambda *both: loss_of(*both, huber_delta=None)[0], argnums=(0, 1))(params, params)
-    # d/dq of 0.5 td^2 / 2 is -td / 2: td_0 = 1.5 at (0, 1) and td_1 = -4 at (1, 0).
-    np.testing.assert_allclose(gradient, [[0, -0.75], [2.0, 0], [0, 0]])
+    gradient, to_target = jax.grad(lambda *both: losses_of(*both, huber_delta=None)[0].sum(), argnums=(0, 1))(
+        params, params
+    )
+    # d/dq of 0.5 td^2 is -td: td_0 = 1.5 at (0, 1) and td_1 = -4 at (1, 0).
+    np.testing.assert_allclose(gradient, [[0, -1.5], [4.0, 0], [0, 0]])
     np.testing.assert_array_equal(to_target, np.zeros((3, 2)))
 
 
@@ -242,14 +243,17 @@ def test_bad_settings_are_named_with_what_is_allowed(field, value, allowed):
 
 
 def test_a_loss_of_ones_own_takes_the_place_of_the_usual_one():
-    def loss_fn(params, target_params, batch, weights, apply, *, config):
-        return jnp.sum(params**2) * config.discount, jnp.full(batch.reward.shape, 7.0)
+    def loss_fn(params, target_params, batch, apply, *, config):
+        losses = jnp.sum(params**2) * config.discount + batch.reward
+        return losses, jnp.full(batch.reward.shape, 7.0), {"rewards": jnp.sum(batch.reward)}
 
     builder = dqn.DQNBuilder(dqn.DQNConfig(discount=0.5, priority_exponent=1.0), loss_fn=loss_fn)
     learner_core = dqn.make_core(builder.config, TABLE, SPEC, loss_fn=builder.loss_fn)
     _, output = learner_core.update(learner_core.init(jax.random.key(0)), make_sample())
+    # The rewards, 1 and -1, have a mean of 0; equal probabilities give weights of 1.
     np.testing.assert_allclose(output.metrics["loss"], 0.5 * (1 + 4 + 9 + 25 + 0 + 1))
     np.testing.assert_allclose(output.priorities, [7, 7], rtol=1e-6)
+    assert set(output.metrics) == {"loss", "gradient_norm", "epsilon", "rewards"}
 
 
 def test_small_images_and_discrete_observations_are_told_apart():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 
@@ -25,11 +26,27 @@ class DQNConfig:
     double_q: bool = True
     """Whether the trained network chooses the action that the target network values (van Hasselt et al., 2016)."""
     huber_delta: float | None = 1.0
-    """Temporal difference up to which the loss is quadratic (Mnih et al., 2015); None for squared loss."""
+    """Difference up to which the loss is quadratic (Mnih et al., 2015); None for squared (quantiles: absolute) loss."""
     hidden_sizes: tuple[int, ...] = (64, 64)
     """Layers of the perceptron that takes vector observations."""
     duelling: bool = False
-    """Whether values and advantages have heads of their own (Wang et al., 2016)."""
+    """Whether values and advantages have layers of their own (Wang et al., 2016)."""
+    distribution: Literal["categorical", "quantile"] | None = None
+    """How returns are modelled: C51 (Bellemare et al., 2017), QR-DQN (Dabney et al., 2018), or by their mean alone."""
+    num_atoms: int = 51
+    """Atoms of a categorical distribution (51 in Bellemare et al., 2017) or quantiles (200 in Dabney et al., 2018)."""
+    v_min: float = -10.0
+    """Least return that a categorical distribution knows (Bellemare et al., 2017)."""
+    v_max: float = 10.0
+    """Greatest return that a categorical distribution knows (Bellemare et al., 2017)."""
+    munchausen: bool = False
+    """Whether rewards get the scaled log-policy, and targets are soft (Vieillard et al., 2020)."""
+    munchausen_scale: float = 0.9
+    """Part of the log-policy that is added to the reward: alpha in Vieillard et al. (2020); 0 leaves soft DQN."""
+    munchausen_temperature: float = 0.03
+    """Temperature of the policy and its entropy: tau in Vieillard et al. (2020)."""
+    munchausen_clip: float = -1.0
+    """Least value of tau times the log-policy: l_0 in Vieillard et al. (2020)."""
     learning_rate: float | learning.LinearSchedule = learning.LinearSchedule(1e-3, 1e-4, 20_000)
     """Adam's step size: a number or a schedule over learner steps."""
     adam_epsilon: float = 1e-8
@@ -79,6 +96,61 @@ class DQNConfig:
             "hidden_sizes",
         )
         checks.at_least(self, self.min_replay_size, "max_replay_size")
+        checks.at_least(self, 2, "num_atoms")
+        checks.one_of(self, (None, "categorical", "quantile"), "distribution")
+        checks.increasing(self, "v_min", "v_max")
+        checks.in_range(self, 0, 1, "munchausen_scale")
+        checks.positive(self, "munchausen_temperature")
+        checks.in_range(self, -math.inf, 0, "munchausen_clip")
+        self._check_combination()
+
+    def _check_combination(self) -> None:
+        """Refuses settings that do not go together, and those that nothing would use."""
+        if self.munchausen:
+            checks.must_be(self, "with munchausen, whose soft target is one of mean values", distribution=None)
+            checks.must_be(self, "with munchausen, whose soft target chooses no action", double_q=False)
+            checks.must_be(self, "with munchausen, where every reward needs a log-policy of its own", n_step=1)
+        else:
+            names = ("munchausen_scale", "munchausen_temperature", "munchausen_clip")
+            checks.left_at_default(self, "without munchausen", *names)
+        if self.distribution is None:
+            checks.left_at_default(self, "without a distribution", "num_atoms")
+        if self.distribution != "categorical":
+            checks.left_at_default(self, "without a categorical distribution", "v_min", "v_max")
+
+
+_PRIORITISED = dict(priority_exponent=0.5, importance_exponent=0.5)
+_RAINBOW = dict(distribution="categorical", n_step=3, double_q=False, **_PRIORITISED)
+_ATARI: dict[str, Any] = dict(batch_size=32, samples_per_insert=8.0, min_replay_size=20_000, max_replay_size=1_000_000)
+_ATARI |= dict(learning_rate=6.25e-5, adam_epsilon=1.5e-4, max_gradient_norm=None, target_update_period=2_000)
+_ATARI |= dict(epsilon=learning.LinearSchedule(1.0, 0.01, 62_500), evaluation_epsilon=0.001)
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "munchausen": dict(munchausen=True, n_step=1, double_q=False),
+    "rainbow": _RAINBOW,
+    "rainbow_atari": {**_RAINBOW, **_ATARI},
+}
+"""Variants that differ from the defaults in several settings that belong together, by name.
+
+`rainbow` is what Castro et al., Dopamine (2018) keep of Hessel et al. (2018): a categorical distribution, three-step
+returns and prioritised replay. `rainbow_atari` has Dopamine's settings for Atari, too, with its periods in actor steps
+divided by four, since it takes one learner step per four of them.
+"""
+
+
+def variant_config(name: str, **settings: Any) -> DQNConfig:
+    """Returns the config of a variant, with further settings in place of its own.
+
+    Args:
+        name: a key of `VARIANTS`.
+        **settings: fields of the config.
+
+    Raises:
+        ValueError: there is no such variant, or the settings do not go together.
+    """
+    if name not in VARIANTS:
+        raise ValueError(f"name must be one of {', '.join(map(repr, VARIANTS))}, got {name!r}.")
+    return DQNConfig(**{**VARIANTS[name], **settings})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,14 +159,18 @@ class DQNBuilder:
 
     Attributes:
         config: the settings.
-        loss_fn: the loss on a batch, see `learning.Loss`.
+        loss_fn: a loss of one's own in place of the config's, see `learning.Loss`.
     """
 
     config: DQNConfig = dataclasses.field(default_factory=DQNConfig)
-    loss_fn: dqn_learning.Loss = dqn_learning.q_learning_loss
+    loss_fn: dqn_learning.Loss | None = None
 
     def make_networks(self, spec: specs.EnvironmentSpec) -> networks.FeedForwardNetwork:
-        return dqn_networks.make_networks(spec, hidden_sizes=self.config.hidden_sizes, duelling=self.config.duelling)
+        config = self.config
+        num_atoms = None if config.distribution is None else config.num_atoms
+        return dqn_networks.make_networks(
+            spec, hidden_sizes=config.hidden_sizes, duelling=config.duelling, num_atoms=num_atoms
+        )
 
     def init_variables(
         self, networks: networks.FeedForwardNetwork, spec: specs.EnvironmentSpec, key: jax.Array
@@ -126,7 +202,7 @@ class DQNBuilder:
         def select_action(params: types.Params, observation: types.ArrayTree, key: jax.Array) -> jax.Array:
             epsilon = params["epsilon"] if fixed_epsilon is None else fixed_epsilon
             _, action_mask = networks_lib.split_action_mask(observation)
-            values = networks.apply(params["params"], observation)
+            values = dqn_networks.mean_values(networks.apply(params["params"], observation), config)
             return acting.epsilon_greedy(key, values, epsilon, action_mask=action_mask).astype(dtype)
 
         return acting.feed_forward(select_action)
