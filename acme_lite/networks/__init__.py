@@ -1,5 +1,6 @@
 """Networks shared by the agents: torsos and heads in Haiku, and their wrapping as pure functions."""
 
+from acme_lite.networks.distributions import ActionDistribution, make_action_distribution
 from acme_lite.networks.feed_forward import FeedForwardNetwork, from_haiku
 from acme_lite.networks.heads import action_values
 from acme_lite.networks.legal_actions import ACTION_MASK, mask_illegal, split_action_mask
@@ -7,6 +8,7 @@ from acme_lite.networks.torsos import Torso, atari_torso, concatenate, default_t
 
 __all__ = [
     "ACTION_MASK",
+    "ActionDistribution",
     "FeedForwardNetwork",
     "Torso",
     "action_values",
@@ -15,6 +17,7 @@ __all__ = [
     "default_torso",
     "from_haiku",
     "is_image",
+    "make_action_distribution",
     "mask_illegal",
     "mlp_torso",
     "split_action_mask",
