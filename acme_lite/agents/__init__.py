@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-NAMES = {"dqn": "DQN"}
+NAMES = {"dqn": "DQN", "ppo": "PPO"}
 """Every agent: the module `agents.<name>` holds `<Prefix>Config` and `<Prefix>Builder`."""
 
 

@@ -4,21 +4,33 @@ from acme_lite.networks.distributions import ActionDistribution, make_action_dis
 from acme_lite.networks.feed_forward import FeedForwardNetwork, from_haiku
 from acme_lite.networks.heads import action_values
 from acme_lite.networks.legal_actions import ACTION_MASK, mask_illegal, split_action_mask
+from acme_lite.networks.policy_heads import (
+    PolicyValue,
+    check_action_mask,
+    mask_illegal_parameters,
+    policy_parameters,
+    state_value,
+)
 from acme_lite.networks.torsos import Torso, atari_torso, concatenate, default_torso, is_image, mlp_torso
 
 __all__ = [
     "ACTION_MASK",
     "ActionDistribution",
     "FeedForwardNetwork",
+    "PolicyValue",
     "Torso",
     "action_values",
     "atari_torso",
+    "check_action_mask",
     "concatenate",
     "default_torso",
     "from_haiku",
     "is_image",
     "make_action_distribution",
     "mask_illegal",
+    "mask_illegal_parameters",
     "mlp_torso",
+    "policy_parameters",
     "split_action_mask",
+    "state_value",
 ]

@@ -202,7 +202,8 @@ class Queue:
             )
 
     def widened(self, num_items: int) -> Queue:
-        return dataclasses.replace(self, size=max(self.size, num_items))
+        """The burst may come when the queue lacks one item of the `size` that a sample takes."""
+        return dataclasses.replace(self, size=self.size + num_items - 1)
 
 
 def from_samples_per_insert(

@@ -115,10 +115,7 @@ def make_agent(builder: core.Builder, environment_factory: EnvironmentFactory, *
     variables = dict(jax.jit(functools.partial(builder.init_variables, networks, spec))(jax.random.key(0)))
     policy = builder.make_policy(networks, spec)
     extras_spec = acting.extras_spec(policy, variables["policy"], spec.observation)
-    tables = [
-        dataclasses.replace(table, limiter=table.limiter.widened(environment.num_envs))
-        for table in builder.make_tables(spec, extras_spec)
-    ]
+    tables = [table.widened(environment.num_envs) for table in builder.make_tables(spec, extras_spec)]
     local = replay_lib.LocalReplay(tables)
     adder = builder.make_adder(local.writer(environment.num_envs), spec, extras_spec)
     actor = builder.make_actor(
