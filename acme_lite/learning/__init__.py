@@ -1,6 +1,8 @@
 """Learning: algorithms as pure functions, and the shell that runs them."""
 
 from acme_lite.learning.learner_core import OPTIMIZERS, LearnerCore, LearnerOutput, gradient_step, make_optimizer
+from acme_lite.learning.masking import masked_mean
+from acme_lite.learning.normalization import NormalizedState, normalize_observations
 from acme_lite.learning.schedules import LinearSchedule, value_at
 from acme_lite.learning.sgd_learner import NonFiniteMetricError, SGDLearner
 
@@ -10,8 +12,11 @@ __all__ = [
     "LearnerOutput",
     "LinearSchedule",
     "NonFiniteMetricError",
+    "NormalizedState",
     "SGDLearner",
     "gradient_step",
     "make_optimizer",
+    "masked_mean",
+    "normalize_observations",
     "value_at",
 ]

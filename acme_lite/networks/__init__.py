@@ -1,8 +1,16 @@
 """Networks shared by the agents: torsos and heads in Haiku, and their wrapping as pure functions."""
 
+from acme_lite.networks.distributions import ActionDistribution, make_action_distribution
 from acme_lite.networks.feed_forward import FeedForwardNetwork, from_haiku
 from acme_lite.networks.heads import action_values, categorical_mean
 from acme_lite.networks.legal_actions import ACTION_MASK, mask_illegal, split_action_mask
+from acme_lite.networks.policy_heads import (
+    PolicyValue,
+    check_action_mask,
+    mask_illegal_parameters,
+    policy_parameters,
+    state_value,
+)
 from acme_lite.networks.recurrent import (
     CORES,
     RecurrentNetwork,
@@ -16,21 +24,28 @@ from acme_lite.networks.torsos import Torso, atari_torso, concatenate, default_t
 __all__ = [
     "ACTION_MASK",
     "CORES",
+    "ActionDistribution",
     "FeedForwardNetwork",
+    "PolicyValue",
     "RecurrentNetwork",
     "Torso",
     "action_values",
     "atari_torso",
     "categorical_mean",
+    "check_action_mask",
     "concatenate",
     "default_torso",
     "episode_starts",
     "from_haiku",
     "from_haiku_recurrent",
     "is_image",
+    "make_action_distribution",
     "mask_illegal",
+    "mask_illegal_parameters",
     "mlp_torso",
+    "policy_parameters",
     "reset_where",
     "residual_torso",
     "split_action_mask",
+    "state_value",
 ]

@@ -1,0 +1,170 @@
+"""PPO's config, and the builder that makes its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import networks as networks_lib
+from acme_lite.agents.ppo import learning as ppo_learning
+from acme_lite.agents.ppo import networks as ppo_networks
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOConfig:
+    """Settings of PPO. The defaults solve CartPole-v1 with 8 environments; docs/agents/ppo.md has more."""
+
+    discount: float = 0.99
+    """Discount factor per step, in [0, 1]."""
+    gae_lambda: float = 0.95
+    """Weight of longer returns in the advantages, in [0, 1] (Schulman et al., 2016)."""
+    unroll_length: int = 128
+    """Steps of one environment that a window of the batch holds."""
+    batch_size: int = 8
+    """Windows in the batch of one learner step; as many as there are environments learns from each step once."""
+    num_epochs: int = 10
+    """Times that a learner step goes over its batch."""
+    minibatch_size: int = 256
+    """Steps in a minibatch; must divide batch_size times unroll_length."""
+    clip_epsilon: float | learning.LinearSchedule = 0.2
+    """How far the ratio of probabilities counts away from 1 (Schulman et al., 2017): a number or a schedule."""
+    value_clip: float | None = None
+    """How far a value counts away from the one before the learner step, in units of return; None for no limit."""
+    value_cost: float = 1.0
+    """Weight of the value loss, half the mean squared error."""
+    entropy_cost: float | learning.LinearSchedule = 0.0
+    """Weight of the entropy bonus: a number or a schedule over learner steps."""
+    normalize_advantages: bool = True
+    """Whether advantages get mean 0 and variance 1 in each minibatch."""
+    normalize_observations: bool = False
+    """Whether observations get mean 0 and variance 1, by their running statistics."""
+    learning_rate: float | learning.LinearSchedule = 1e-3
+    """Adam's step size: a number or a schedule over learner steps."""
+    adam_epsilon: float = 1e-5
+    """Adam's epsilon, 1e-5 in the code of Schulman et al. (2017)."""
+    max_gradient_norm: float | None = 0.5
+    """Gradients longer than this are scaled down to it; None for no limit."""
+    hidden_sizes: tuple[int, ...] = (64, 64)
+    """Layers of the perceptrons that take vector observations."""
+    initial_log_std: float = 0.0
+    """Logarithm of the standard deviation of continuous actions at the start; the bounds are -1 and 1."""
+
+    def __post_init__(self):
+        checks.in_range(self, 0, 1, "discount", "gae_lambda")
+        checks.in_range(self, 0, math.inf, "learning_rate", "value_cost", "entropy_cost")
+        checks.in_range(self, -20, 2, "initial_log_std")
+        checks.positive(self, "clip_epsilon", "value_clip", "adam_epsilon", "max_gradient_norm")
+        checks.at_least(self, 1, "unroll_length", "batch_size", "num_epochs", "minibatch_size", "hidden_sizes")
+        if self.batch_size * self.unroll_length % self.minibatch_size:
+            raise ValueError(
+                f"PPOConfig.minibatch_size must divide batch_size * unroll_length = "
+                f"{self.batch_size * self.unroll_length}, got {self.minibatch_size}."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PPOBuilder:
+    """Makes the parts of a PPO agent.
+
+    Attributes:
+        config: the settings.
+        loss_fn: the loss on a minibatch, see `learning.Loss`.
+    """
+
+    config: PPOConfig = dataclasses.field(default_factory=PPOConfig)
+    loss_fn: ppo_learning.Loss = ppo_learning.ppo_loss
+
+    def make_networks(self, spec: specs.EnvironmentSpec) -> networks.FeedForwardNetwork:
+        config = self.config
+        return ppo_networks.make_networks(
+            spec, hidden_sizes=config.hidden_sizes, initial_log_std=config.initial_log_std
+        )
+
+    def init_variables(
+        self, networks: networks.FeedForwardNetwork, spec: specs.EnvironmentSpec, key: jax.Array
+    ) -> Mapping[str, types.ArrayTree]:
+        learner_core = self._make_core(networks, spec)
+        return learner_core.variables(learner_core.init(key))
+
+    def make_policy(
+        self,
+        networks: networks.FeedForwardNetwork,
+        spec: specs.EnvironmentSpec,
+        *,
+        evaluation: bool = False,
+        actor: core.ActorId = core.ActorId(),
+    ) -> acting.ActorCore:
+        distribution = networks_lib.make_action_distribution(spec.action)
+
+        def select_action(params, observation, state, key):
+            policy = networks.apply(params, observation).policy
+            policy = networks_lib.mask_illegal_parameters(policy, observation)
+            if evaluation:
+                return distribution.to_action(distribution.mode(policy)), (), state
+            sample = distribution.sample(policy, key)
+            extras = {"log_prob": distribution.log_prob(policy, sample)}
+            if not distribution.is_discrete:
+                extras["sample"] = sample
+            return distribution.to_action(sample), extras, state
+
+        policy = acting.ActorCore(lambda: (), select_action)
+        return acting.normalize_observations(policy) if self.config.normalize_observations else policy
+
+    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
+        config = self.config
+        return [
+            replay.Table(
+                "replay",
+                config.batch_size,
+                adders.sequence_signature(spec, extras_spec),
+                replay.Sequences(config.unroll_length + 1, config.unroll_length),
+                replay.Fifo(),
+                replay.Queue(config.batch_size),
+                max_times_sampled=1,
+            )
+        ]
+
+    def make_adder(
+        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
+    ) -> adders.Adder:
+        # One row more than steps: it bootstraps, and is the first step of the next window.
+        length = self.config.unroll_length
+        continued = adders.EndOfEpisode.CONTINUE
+        return adders.SequenceAdder(writer, length=length + 1, period=length, end_of_episode=continued)
+
+    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
+        return replay.dataset("replay", self.config.batch_size, seed=seed)
+
+    def make_learner(
+        self,
+        networks: networks.FeedForwardNetwork,
+        spec: specs.EnvironmentSpec,
+        dataset: replay.Dataset,
+        *,
+        key: jax.Array,
+        counter: counting.Counter,
+        logger: loggers.Logger,
+    ) -> core.Learner:
+        learner_core = self._make_core(networks, spec)
+        return learning.SGDLearner(learner_core, dataset, key=key, counter=counter, logger=logger, log_every_steps=1)
+
+    def make_actor(
+        self,
+        policy: acting.ActorCore,
+        variables: core.VariableSource,
+        adder: adders.Adder | None,
+        *,
+        key: jax.Array,
+        num_envs: int,
+    ) -> core.Actor:
+        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)
+
+    def _make_core(self, network: networks.FeedForwardNetwork, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
+        learner_core = ppo_learning.make_core(self.config, network, spec, loss_fn=self.loss_fn)
+        if self.config.normalize_observations:
+            return learning.normalize_observations(learner_core, spec.observation)
+        return learner_core
