@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,12 +18,20 @@ from acme_lite.environment_loop import EnvironmentLoop
 from acme_lite.experiments import config, policies, run_directory, timing
 
 
+_REPLAYS: dict[str, Callable[..., replay.Replay]] = {
+    "local": lambda tables: replay.LocalReplay(tables),
+    "reverb": lambda tables: replay.ReverbReplay(tables),
+}
+
+
 class Deadlock(RuntimeError):
     """Neither acting nor learning can go on."""
 
 
-def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) -> config.ExperimentResult:
-    """Acts, learns and evaluates in one process, with a `LocalReplay`.
+def run_experiment(
+    experiment: config.ExperimentConfig, *, replay: str = "local", quiet: bool = False
+) -> config.ExperimentResult:
+    """Acts, learns and evaluates in one process.
 
     One thread decides, at fixed step counts: learn if the limiter gives a batch and samples lag behind the ratio, else
     act if it takes the inserts of one step. So samples stay in the middle of the limiter's window, and the same seed
@@ -31,13 +40,17 @@ def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) 
 
     Args:
         experiment: what to run.
+        replay: "local" for a `LocalReplay`, "reverb" for a Reverb server in this process (which draws with a generator
+            of its own: no two runs are the same).
         quiet: whether to print nothing.
 
     Raises:
         Deadlock: the limiter lets neither side go on; holds its counts.
         NonFiniteMetricError: learning went wrong; names the learner step and the metric.
-        ValueError: the directory that was named belongs to another run.
+        ValueError: the directory that was named belongs to another run, or there is no such replay.
     """
+    if replay not in _REPLAYS:
+        raise ValueError(f"replay must be one of {sorted(_REPLAYS)}, got {replay!r}.")
     seeds = _make_seeds(experiment.seed)
     with contextlib.ExitStack() as stack:
         environment = _make_environment(experiment, experiment.num_envs, seeds.environment)
@@ -58,7 +71,7 @@ def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) 
         if experiment.evaluation is not None:
             evaluation_environment = _make_environment(experiment, 1, seeds.evaluation)
             stack.callback(evaluation_environment.close)
-        parts = _make_parts(experiment, networks, environment, evaluation_environment, seeds, make_closed_logger)
+        parts = _make_parts(experiment, networks, environment, evaluation_environment, seeds, make_closed_logger, replay)
         stack.callback(parts.replay.close)
         title = f"{_agent_name(experiment)} {name}"
         if not quiet:
@@ -118,6 +131,7 @@ def _make_parts(
     evaluation_environment: environments.VectorEnvironment | None,
     seeds: _Seeds,
     make_logger: loggers.LoggerFactory,
+    replay_name: str,
 ) -> _Parts:
     builder = experiment.builder
     spec = specs.make_environment_spec(environment)
@@ -126,7 +140,7 @@ def _make_parts(
     shapes = jax.eval_shape(functools.partial(builder.init_variables, networks, spec), jax.random.key(0))
     extras_spec = acting.extras_spec(policy, shapes["policy"], spec.observation)
     tables = builder.make_tables(spec, extras_spec)
-    local = replay.LocalReplay([table.widened(experiment.num_envs) for table in tables])
+    local = _REPLAYS[replay_name]([table.widened(experiment.num_envs) for table in tables])
     adder = builder.make_adder(local.writer(experiment.num_envs), spec, extras_spec)
     dataset = timing.TimedDataset(builder.make_dataset(local, seed=seeds.replay))
     counter = counting.Counter()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import pathlib
 import shutil
@@ -16,6 +17,8 @@ from acme_lite.replay import interface, rate_limiters, reverb_server, store, tab
 from acme_lite.replay.reverb_layout import Layout
 
 _logger = logging.getLogger(__name__)
+
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
 
 _Result = TypeVar("_Result")
 _WARN_SECONDS = 60.0
@@ -80,6 +83,7 @@ class Link:
         self._server: Any = None
         self._server_tables: dict[str, Any] = {}
         self._closed = False
+        _links.add(self)
         if address is None:
             self._port = reverb_server.free_port(port)
             self.address = f"localhost:{self._port}"
@@ -346,6 +350,13 @@ class Link:
                     "sides."
                 )
         return self.counts()
+
+
+@atexit.register
+def _close_links() -> None:
+    # Reverb's server fails noisily where it ends after the modules that it needs.
+    for link in list(_links):
+        link.close()
 
 
 def _import_binding() -> Any:
