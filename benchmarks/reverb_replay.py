@@ -103,7 +103,9 @@ def other_ways(address: str) -> dict[str, Callable[[], object]]:
     client = reverb.Client(address)
 
     def dataset(workers: int) -> Any:
-        source = reverb.TrajectoryDataset.from_table_signature(address, "replay", BATCH, num_workers_per_iterator=workers)
+        source = reverb.TrajectoryDataset.from_table_signature(
+            address, "replay", BATCH, num_workers_per_iterator=workers
+        )
         return source.batch(BATCH).as_numpy_iterator()
 
     def binding() -> list:
@@ -142,17 +144,12 @@ def measure_images(config: Benchmark, rows: dict[str, float]) -> None:
     ):
         for prefetch in (False, True):
             made = replay.ReverbReplay([make_table(spec, config.images)], prefetch=prefetch)
-            memory = _resident_megabytes()
+            megabytes = made.info().num_bytes / 1e6
             rate = insert_rate(made, frames, config.images)
-            rows[f"insert images, {name}, prefetch {prefetch} ({_resident_megabytes() - memory:.0f} MB more)"] = rate
+            rows[f"insert images, {name} ({megabytes:.0f} MB before compression), prefetch {prefetch}"] = rate
             dataset = made.dataset("replay", 32, timeout_seconds=60.0)
             rows[f"sample 32 images, {name}, prefetch {prefetch}"] = sample_rate(dataset.__next__, 30, 32)
             made.close()
-
-
-def _resident_megabytes() -> float:
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
 
 def main(config: Benchmark) -> None:

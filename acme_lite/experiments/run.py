@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -17,11 +16,7 @@ from acme_lite import acting, core, counting, environments, loggers, replay, spe
 from acme_lite.environment_loop import EnvironmentLoop
 from acme_lite.experiments import config, policies, run_directory, timing
 
-
-_REPLAYS: dict[str, Callable[..., replay.Replay]] = {
-    "local": lambda tables: replay.LocalReplay(tables),
-    "reverb": lambda tables: replay.ReverbReplay(tables),
-}
+_REPLAYS = {"local": "LocalReplay", "reverb": "ReverbReplay"}
 
 
 class Deadlock(RuntimeError):
@@ -71,7 +66,9 @@ def run_experiment(
         if experiment.evaluation is not None:
             evaluation_environment = _make_environment(experiment, 1, seeds.evaluation)
             stack.callback(evaluation_environment.close)
-        parts = _make_parts(experiment, networks, environment, evaluation_environment, seeds, make_closed_logger, replay)
+        parts = _make_parts(
+            experiment, networks, environment, evaluation_environment, seeds, make_closed_logger, replay
+        )
         stack.callback(parts.replay.close)
         title = f"{_agent_name(experiment)} {name}"
         if not quiet:
@@ -140,7 +137,7 @@ def _make_parts(
     shapes = jax.eval_shape(functools.partial(builder.init_variables, networks, spec), jax.random.key(0))
     extras_spec = acting.extras_spec(policy, shapes["policy"], spec.observation)
     tables = builder.make_tables(spec, extras_spec)
-    local = _REPLAYS[replay_name]([table.widened(experiment.num_envs) for table in tables])
+    local = getattr(replay, _REPLAYS[replay_name])([table.widened(experiment.num_envs) for table in tables])
     adder = builder.make_adder(local.writer(experiment.num_envs), spec, extras_spec)
     dataset = timing.TimedDataset(builder.make_dataset(local, seed=seeds.replay))
     counter = counting.Counter()

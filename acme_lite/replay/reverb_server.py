@@ -123,7 +123,9 @@ def _limiter(limiter: rate_limiters.Limiter) -> Any:
         return limiters.SampleToInsertRatio(
             limiter.samples_per_insert, limiter.min_size, (middle - buffer, middle + buffer)
         )
-    raise TypeError(f"A Reverb server has no limiter like {limiter!r}; allowed are MinSize, SampleToInsertRatio, Queue.")
+    raise TypeError(
+        f"A Reverb server has no limiter like {limiter!r}; allowed are MinSize, SampleToInsertRatio, Queue."
+    )
 
 
 def free_port(port: int | None) -> int:
