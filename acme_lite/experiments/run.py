@@ -22,8 +22,10 @@ class Deadlock(RuntimeError):
     """Neither acting nor learning can go on."""
 
 
-def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) -> config.ExperimentResult:
-    """Acts, learns and evaluates in one process, with a `LocalReplay`.
+def run_experiment(
+    experiment: config.ExperimentConfig, *, replay: str = "local", quiet: bool = False
+) -> config.ExperimentResult:
+    """Acts, learns and evaluates in one process.
 
     One thread decides, at fixed step counts: learn if the limiter gives a batch and samples lag behind the ratio, else
     act if it takes the inserts of one step. So samples stay in the middle of the limiter's window, and the same seed
@@ -34,6 +36,8 @@ def run_experiment(experiment: config.ExperimentConfig, *, quiet: bool = False) 
 
     Args:
         experiment: what to run.
+        replay: "local" for a `LocalReplay`, "reverb" for a Reverb server in this process (which draws with a generator
+            of its own: no two runs are the same).
         quiet: whether to print nothing.
 
     Raises:

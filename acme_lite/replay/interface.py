@@ -15,7 +15,8 @@ class SampleInfo(NamedTuple):
     """Where a batch was drawn from. All arrays stay on the host: inside jit, 64-bit keys would be cut to 32 bits.
 
     Attributes:
-        keys: `[B]` (or `[K, B]`) int64, names of the items, unique within the table and growing with insertion.
+        keys: `[B]` (or `[K, B]`) int64, names of the items, unique within the table (and with `LocalReplay` growing
+            with insertion).
         probabilities: `[B]` (or `[K, B]`) float64, the probability with which each item was drawn, in (0, 1].
         table_size: number of items in the table when the batch was drawn.
     """
@@ -122,8 +123,8 @@ class Writer(Protocol):
 
         An item of a `Transitions` table covers the rows `start` and `start + length` of its stream, an item of a
         `Sequences` table the rows `start, ..., start + length - 1`, padded with zeros up to the table's length.
-        The rows must be among the last `window` rows that the writer keeps. Never blocks: what the limiter does
-        not let in yet waits in the writer (`flush`).
+        The rows must be among the last `window` rows that the writer keeps. What the limiter does not let in yet
+        waits (`flush`), and this does not wait for it; a `ReverbReplay` does once too many items wait.
 
         Args:
             table: the table's name.
@@ -159,7 +160,7 @@ class Writer(Protocol):
         """
 
     def close(self) -> None:
-        """Drops what is pending and ends the writer."""
+        """Ends the writer and drops what is pending (except what a Reverb server has received already)."""
 
 
 class Dataset(Iterator[Sample], Protocol):

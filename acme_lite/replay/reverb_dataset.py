@@ -14,6 +14,8 @@ from acme_lite.replay.local_writer import check_priorities
 from acme_lite.replay.reverb_link import Link
 
 _RETRY_SECONDS = 0.5
+_NAP_SECONDS = 0.05
+_NUM_WORKERS = 4
 _SIGNATURE_SECONDS = 5
 
 
@@ -107,7 +109,7 @@ class PrefetchingReverbDataset:
         self._shape = shape
         self._num_items = int(np.prod(shape))
         self._timeout_seconds = timeout_seconds
-        self._taken = threading.Condition()
+        self._changed = threading.Condition()
         self._drawn: interface.Sample | None = None
         self._error: Exception | None = None
         self._thread: threading.Thread | None = None
@@ -117,10 +119,10 @@ class PrefetchingReverbDataset:
         return self
 
     def __next__(self) -> interface.Sample:
-        self._link.wait(self.ready, self._timeout_seconds, self._describe)
-        with self._taken:
+        self._link.wait(self.ready, self._timeout_seconds, self._describe, self._pause)
+        with self._changed:
             sample, self._drawn = self._drawn, None
-            self._taken.notify()
+            self._changed.notify_all()
         assert sample is not None
         return sample
 
@@ -144,9 +146,9 @@ class PrefetchingReverbDataset:
         pass
 
     def close(self) -> None:
-        with self._taken:
+        with self._changed:
             self._closed = True
-            self._taken.notify()
+            self._changed.notify_all()
 
     def _start(self) -> None:
         if self._closed:
@@ -172,11 +174,14 @@ class PrefetchingReverbDataset:
     def _make_source(self) -> Any:
         import reverb
 
+        # Several would mix up the order of a queue.
+        is_ordered = isinstance(self._table.sampler, (tables.Fifo, tables.Lifo))
+        num_workers = 1 if is_ordered else min(_NUM_WORKERS, self._num_items)
         source = reverb.TrajectoryDataset.from_table_signature(
             self._link.address,
             self._table.name,
-            max_in_flight_samples_per_worker=self._num_items,
-            num_workers_per_iterator=1,  # more would mix up the order of a queue
+            max_in_flight_samples_per_worker=self._num_items // num_workers,
+            num_workers_per_iterator=num_workers,
             get_signature_timeout_secs=_SIGNATURE_SECONDS,
         )
         return source.batch(self._num_items).as_numpy_iterator()
@@ -187,10 +192,15 @@ class PrefetchingReverbDataset:
         made = _make_sample(
             self._link, self._table, self._shape, info.key, info.probability, int(info.table_size[0]), sample.data
         )
-        with self._taken:
+        with self._changed:
             self._drawn = made
-            self._taken.wait_for(lambda: self._drawn is None or self._closed)
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._drawn is None or self._closed)
         return not self._closed
+
+    def _pause(self, _: float) -> None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._drawn is not None or self._closed, _NAP_SECONDS)
 
     def _describe(self) -> str:
         return f"{self._num_items} items from {self._link.describe([self._table.name])}"

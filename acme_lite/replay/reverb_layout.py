@@ -72,6 +72,7 @@ class Layout:
 
     def columns(self, items: tables.Transitions | tables.Sequences) -> list[tuple[int, ...]]:
         """Returns the shapes of the columns of bytes of one item."""
+        first: tuple[int, ...]
         if isinstance(items, tables.Transitions):
             first, num_frames = (self.transition.itemsize,), 2 * self.stack
         else:
@@ -194,7 +195,7 @@ class Layout:
         )
 
     def _field(self, name: str, records: np.ndarray, shape: tuple[int, ...]) -> types.ArrayTree:
-        treedef = self._field_trees[name]
+        treedef: Any = self._field_trees[name]
         leaves = [_owned(records[f"{name}.{i}"], shape) for i in range(treedef.num_leaves)]
         return jax.tree.unflatten(treedef, leaves)
 

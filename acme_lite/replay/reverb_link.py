@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import pathlib
 import shutil
@@ -17,9 +18,12 @@ from acme_lite.replay.reverb_layout import Layout
 
 _logger = logging.getLogger(__name__)
 
+_links: weakref.WeakSet[Link] = weakref.WeakSet()
+
 _Result = TypeVar("_Result")
 _WARN_SECONDS = 60.0
 _SETTLE_SECONDS = 5.0
+_DESCRIBE_SECONDS = 1
 _LONGEST_POLL_SECONDS = 0.02
 
 
@@ -80,6 +84,7 @@ class Link:
         self._server: Any = None
         self._server_tables: dict[str, Any] = {}
         self._closed = False
+        _links.add(self)
         if address is None:
             self._port = reverb_server.free_port(port)
             self.address = f"localhost:{self._port}"
@@ -128,14 +133,17 @@ class Link:
         """Notes how many inserts there were when a batch was drawn."""
         self._inserts_at_sample[table] = inserts
 
-    def counts(self) -> dict[str, rate_limiters.Counts]:
+    def counts(self, timeout_seconds: int | None = None) -> dict[str, rate_limiters.Counts]:
         """Returns the counts of every table, as the server has them.
+
+        Args:
+            timeout_seconds: how long to wait for the server; the link's own time unless given.
 
         Raises:
             TimeoutError: the server did not answer.
             RuntimeError: the replay was closed.
         """
-        infos = [self._parse(info) for info in self._raw_infos()]
+        infos = [self._parse(info) for info in self._raw_infos(timeout_seconds)]
         return {
             info.name: rate_limiters.Counts(
                 inserts=info.rate_limiter_info.insert_stats.completed,
@@ -198,7 +206,7 @@ class Link:
     def describe(self, names: Sequence[str] | None = None) -> str:
         """Returns the state of tables in words, for messages."""
         try:
-            counts = self.counts()
+            counts = self.counts(_DESCRIBE_SECONDS)
         except (TimeoutError, RuntimeError):
             return f"the Reverb server at {self.address} does not answer"
         infos = (
@@ -212,6 +220,7 @@ class Link:
         ready: Callable[[], bool],
         timeout_seconds: float | None,
         describe: Callable[[], str],
+        pause: Callable[[float], object] = time.sleep,
     ) -> None:
         """Waits in short naps, so that Ctrl-C works.
 
@@ -219,6 +228,7 @@ class Link:
             ready: whether to go on; may raise.
             timeout_seconds: how long to wait; for ever if None, with a warning logged every minute.
             describe: returns what is waited for.
+            pause: takes a nap of at most so many seconds.
 
         Raises:
             TimeoutError: it took too long.
@@ -233,7 +243,7 @@ class Link:
             if now - warned >= _WARN_SECONDS:
                 warned = now
                 _logger.warning("Has waited %.0f s for %s.", now - started, describe())
-            time.sleep(nap)
+            pause(nap)
             nap = min(2 * nap, _LONGEST_POLL_SECONDS)
             self.check_open()
 
@@ -342,10 +352,17 @@ class Link:
             if signatures.get(name) != expected:
                 raise ValueError(
                     f"The Reverb server at {self.address} must hold a table {name!r} with columns of bytes {expected}, "
-                    f"got {signatures.get(name)} (its tables are {sorted(signatures)}): declare the same tables on both "
-                    "sides."
+                    f"got {signatures.get(name)} (its tables are {sorted(signatures)}): declare the same tables on "
+                    "both sides."
                 )
         return self.counts()
+
+
+@atexit.register
+def _close_links() -> None:
+    # Reverb's server fails noisily where it ends after the modules that it needs.
+    for link in list(_links):
+        link.close()
 
 
 def _import_binding() -> Any:

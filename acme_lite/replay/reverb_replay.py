@@ -21,7 +21,7 @@ class ReverbReplay:
 
     - Keys are random, and do not grow with insertion.
     - The server asks the limiter for each item, not for each batch. So a table whose items leave once they have been
-      sampled (`max_times_sampled`) gives a batch only while its size stays at the limiter's `min_size` to the last item.
+      sampled (`max_times_sampled`) gives a batch only if its size stays at the limiter's `min_size` to the last item.
     - What the limiter holds back lies at the server: closing the writer does not drop it.
     - A seed has no effect, and a dataset has no state: the server draws with a generator of its own.
     - Numbers of bytes are those before the server's compression and without its own records (about 1 kB per item).
@@ -64,8 +64,8 @@ class ReverbReplay:
     ):
         if address is not None and (port is not None or checkpoint_directory is not None):
             raise ValueError(
-                f"port and checkpoint_directory belong to a new server, got {port} and {checkpoint_directory} beside the "
-                f"address {address!r} of another."
+                f"port and checkpoint_directory belong to a new server, got {port} and {checkpoint_directory} beside "
+                f"the address {address!r} of another."
             )
         if address is not None and prefetch is False:
             raise ValueError("prefetch=False needs a server in this process, got the address of another.")
@@ -118,8 +118,9 @@ class ReverbReplay:
         if declaration.max_times_sampled and num_items > most:
             raise ValueError(
                 f"Table {table!r} could never give {num_items} items at once: a Reverb server stops at the limiter's "
-                f"min_size {declaration.limiter.min_size_to_sample} while items leave after {declaration.max_times_sampled} "
-                f"samples, so with max_size {declaration.max_size} it gives at most {most}."
+                f"min_size {declaration.limiter.min_size_to_sample} while items leave after "
+                f"{declaration.max_times_sampled} samples, so with max_size {declaration.max_size} it gives at most "
+                f"{most}."
             )
         make = PrefetchingReverbDataset if self._prefetch else ReverbDataset
         return make(self._link, declaration, shape, timeout_seconds)

@@ -17,14 +17,12 @@ class Backend(NamedTuple):
         keys_grow: newer items have greater keys.
         asks_limiter_per_item: the limiter is asked for each item of a batch, also for its least size.
         close_drops_pending: closing a writer drops what the limiter holds back.
-        draws_with_seed: a seed decides what a dataset draws, and its state can be saved.
     """
 
     make: Callable[..., Any]
     keys_grow: bool = True
     asks_limiter_per_item: bool = False
     close_drops_pending: bool = True
-    draws_with_seed: bool = True
 
 
 BACKENDS = {"local": Backend(replay.LocalReplay)}
@@ -35,7 +33,6 @@ if importlib.util.find_spec("reverb") is not None:
         keys_grow=False,
         asks_limiter_per_item=True,
         close_drops_pending=False,
-        draws_with_seed=False,
     )
 
 

@@ -1,0 +1,389 @@
+"""`ReverbReplay`: its server, its packing, and what happens between processes."""
+
+from __future__ import annotations
+
+import importlib.util
+import socket
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from acme_lite import replay, specs
+from tests.replay import steps, test_local_rows
+
+if importlib.util.find_spec("reverb") is None:
+    pytest.skip("Reverb's wheels exist for Python 3.10 on x86-64 Linux alone", allow_module_level=True)
+
+QUEUE = {"sampler": replay.Fifo(), "max_times_sampled": 1}
+
+
+@pytest.fixture
+def make():
+    """Returns a function that makes a replay, closed after the test."""
+    made = []
+
+    def make_one(*tables, **settings):
+        made.append(replay.ReverbReplay(tables, **settings))
+        return made[-1]
+
+    yield make_one
+    for each in reversed(made):
+        each.close()
+
+
+def run_python(code, *arguments):
+    code = "from acme_lite import replay\nfrom tests.replay import steps\nimport sys\n" + textwrap.dedent(code)
+    return subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def output_of(process):
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    return output.decode(), errors.decode()
+
+
+def test_imports_bring_neither_reverb_nor_tensorflow():
+    code = "import acme_lite.experiments; print(sorted({'reverb', 'tensorflow'} & set(sys.modules)))"
+    assert output_of(run_python(code))[0] == "[]\n"
+
+
+def test_reverb_prints_nothing_but_logs_and_ctrl_c_ends_a_wait(tmp_path):
+    code = """
+        import logging, os, signal, threading
+        logging.basicConfig(filename=sys.argv[1], level=logging.INFO)
+        made = replay.ReverbReplay([steps.transition_table()])
+        stream = steps.Steps(made.writer(1))
+        stream.transitions(200)
+        next(made.dataset("replay", 4, timeout_seconds=10.0))
+        import time
+        deadline = time.monotonic() + 30
+        while "Started replay server" not in open(sys.argv[1]).read() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        sys.stderr.write("own words")
+        dataset = replay.ReverbReplay([steps.transition_table()]).dataset("replay", 4)
+        threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        try:
+            next(dataset)
+        except KeyboardInterrupt:
+            print("interrupted")
+    """
+    assert output_of(run_python(code, str(tmp_path / "log"))) == ("interrupted\n", "own words")
+    assert "Started replay server" in (tmp_path / "log").read_text()
+
+
+def test_a_taken_port_is_refused(make):
+    first = make(steps.transition_table())
+    port = int(first.address.split(":")[1])
+    with pytest.raises(OSError, match=str(port)):
+        make(steps.transition_table(), port=port)
+
+
+@pytest.mark.parametrize("loopback_only", [True, False])
+def test_who_reaches_the_server(make, loopback_only):
+    port = int(make(steps.transition_table(), loopback_only=loopback_only).address.split(":")[1])
+    socket.create_connection(("127.0.0.1", port), 5).close()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # sends nothing: asks which address would be used
+        except OSError:
+            return  # this machine has no other address
+        address = probe.getsockname()[0]
+    if loopback_only:
+        with pytest.raises(OSError):
+            socket.create_connection((address, port), 5).close()
+    else:
+        socket.create_connection((address, port), 5).close()
+
+
+def test_settings_that_do_not_fit_are_refused(make):
+    table = steps.transition_table()
+    with pytest.raises(ValueError, match="port"):
+        make(table, address="localhost:1", port=2)
+    with pytest.raises(ValueError, match="prefetch"):
+        make(table, address="localhost:1", prefetch=False)
+    with pytest.raises(ValueError, match="max_in_flight_items"):
+        make(table, max_in_flight_items=0)
+    with pytest.raises(ValueError, match="timeout_seconds"):
+        make(table, timeout_seconds=0.0)
+    few = make(steps.transition_table(max_size=10, max_times_sampled=2, limiter=replay.MinSize(4)))
+    few.dataset("replay", 7)
+    with pytest.raises(ValueError, match="at most 7"):
+        few.dataset("replay", 8)
+
+
+def test_other_tables_than_the_servers_are_refused(make):
+    address = make(steps.transition_table()).address
+    with pytest.raises(ValueError, match="another"):
+        make(replay.Table("another", 5, steps.transition_signature(), replay.Transitions()), address=address)
+    with pytest.raises(ValueError, match="columns of bytes"):
+        make(replay.Table("replay", 5, steps.sequence_signature(), replay.Sequences(3, 1)), address=address)
+
+
+def test_an_absent_server_is_named(make):
+    with pytest.raises(TimeoutError, match="localhost:9"):
+        make(steps.transition_table(), address="localhost:9", timeout_seconds=1.0)
+
+
+@pytest.mark.parametrize("frames", [False, True])
+@pytest.mark.parametrize("items", [replay.Transitions(3), replay.Sequences(5, 2)], ids=["transitions", "sequences"])
+def test_many_streams_write_what_they_should(make, items, frames):
+    table = test_local_rows.table_of(items, 40)
+    if frames:
+        observation = {"frames": specs.FrameStack((3, 2), np.int32, 0, 10**6), "plain": table.signature.observation}
+        table = replay.Table("replay", 40, replay.Signature(observation, table.signature.fields), items)
+    made = make(table)
+    local = replay.LocalReplay([table])
+    # The same steps into both; what Reverb draws must be an item that the local replay holds.
+    rng = np.random.default_rng(0)
+    writers = [one.writer(3) for one in (made, local)]
+    stack = np.zeros((3, 3, 2), np.int32)
+    begins = np.ones(3, bool)
+    for t in range(60):
+        frame = np.stack([np.arange(3), np.full(3, t)], 1).astype(np.int32)
+        stack = np.concatenate([stack[:, 1:], frame[:, None]], 1)
+        stack[begins] = frame[begins, None]
+        plain = _numbers(table.signature.observation["plain"] if frames else table.signature.observation, t)
+        begins = rng.random(3) < 0.15
+        fields = _numbers(dict(table.signature.fields), t)
+        longest = min(t - 1, 4 if isinstance(items, replay.Sequences) else 3)
+        streams = rng.permutation(3)
+        for writer in writers:
+            writer.append({"frames": stack, "plain": plain} if frames else plain)
+            writer.complete(fields)
+            writer.end_episode(begins)
+            if longest >= 1:
+                lengths = np.full(3, longest)
+                values = () if isinstance(items, replay.Sequences) else (streams + 10.0 * t, np.ones(3))
+                writer.create_items("replay", streams, t - lengths, lengths, values=values)
+    writers[0].flush(10.0)
+    samples = [next(one.dataset("replay", 400, timeout_seconds=10.0)).data for one in (made, local)]
+    assert jax.tree.structure(samples[0]) == jax.tree.structure(samples[1])
+    jax.tree.map(
+        lambda a, b: (np.testing.assert_equal(a.shape, b.shape), np.testing.assert_equal(a.dtype, b.dtype)), *samples
+    )
+    contents = [{_item_bytes(sample, i) for i in range(400)} for sample in samples]
+    assert len(contents[0]) == len(contents[1]) == 40
+    assert contents[0] == contents[1]
+
+
+def _numbers(spec, t):
+    """Returns a tree that tells streams and rows apart."""
+
+    def leaf(spec):
+        ramp = np.arange(3).reshape(3, *[1] * len(spec.shape))
+        return (ramp + 7 * t + np.zeros((3, *spec.shape))).astype(spec.dtype)
+
+    return jax.tree.map(leaf, spec)
+
+
+def _item_bytes(data, index):
+    return b"|".join(leaf[index].tobytes() for leaf in jax.tree.leaves(data))
+
+
+def test_what_is_in_flight_is_bounded(make):
+    made = make(steps.transition_table(limiter=replay.Queue(5), **QUEUE), max_in_flight_items=100, timeout_seconds=0.5)
+    stream = steps.Steps(made.writer(1))
+    with pytest.raises(TimeoutError, match="5 inserts"):
+        stream.transitions(500)
+    assert 100 < stream.num_items <= 100 + 64
+    # The writer stays usable: nothing is lost or doubled.
+    dataset = made.dataset("replay", 5, timeout_seconds=10.0)
+    drawn = [number for _ in range(stream.num_items // 5) for number in steps.numbers(next(dataset))]
+    assert drawn == list(range(len(drawn)))
+
+
+def test_a_full_writer_goes_on_when_another_thread_samples(make):
+    made = make(steps.transition_table(limiter=replay.Queue(5), **QUEUE), max_in_flight_items=100)
+    stream = steps.Steps(made.writer(1))
+    drawn = []
+
+    def sample():
+        dataset = made.dataset("replay", 5, timeout_seconds=30.0)
+        for _ in range(120):
+            drawn.extend(steps.numbers(next(dataset)))
+
+    thread = threading.Thread(target=sample)
+    thread.start()
+    stream.transitions(600)
+    thread.join(60)
+    assert drawn == list(range(600))
+
+
+@pytest.mark.parametrize("num_batches", [None, 2])
+def test_prefetching_draws_no_more_than_two_calls_ahead(make, num_batches):
+    made = make(steps.transition_table(), prefetch=True)
+    stream = steps.Steps(made.writer(1))
+    stream.transitions(50)
+    stream.writer.flush(10.0)
+    dataset = made.dataset("replay", 16, num_batches=num_batches, timeout_seconds=10.0)
+    items = 16 * (num_batches or 1)
+    assert made.info().tables["replay"].num_samples == 0
+    for taken in range(1, 20):
+        assert next(dataset).data.reward.shape == ((16,) if num_batches is None else (2, 16))
+        wait_for_rest(made)
+        assert taken * items <= made.info().tables["replay"].num_samples <= (taken + 2) * items
+        assert dataset.ready()
+    dataset.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        next(dataset)
+
+
+def wait_for_rest(made):
+    """Waits until the server's number of samples stays as it is."""
+    last, since = -1, time.monotonic()
+    while time.monotonic() - since < 0.05:
+        now = made.info().tables["replay"].num_samples
+        if now != last:
+            last, since = now, time.monotonic()
+
+
+def test_writers_and_samplers_in_other_processes(make):
+    made = make(steps.transition_table(limiter=replay.Queue(50), **QUEUE))
+    writers = [
+        run_python(
+            """
+            made = replay.ReverbReplay([steps.transition_table(limiter=replay.Queue(50), sampler=replay.Fifo(),
+                                                               max_times_sampled=1)], address=sys.argv[1])
+            stream = steps.Steps(made.writer(1), first_stream=int(sys.argv[2]))
+            stream.transitions(200)
+            stream.writer.flush(60.0)
+            print(made.can_insert(51), made.info().tables["replay"].max_size)
+            """,
+            made.address,
+            str(name),
+        )
+        for name in range(2)
+    ]
+    client = make(steps.transition_table(limiter=replay.Queue(50), **QUEUE), address=made.address)
+    dataset = client.dataset("replay", 10, timeout_seconds=60.0)
+    drawn = [tuple(row) for _ in range(40) for row in next(dataset).data.observation.astype(int).tolist()]
+    for writer in writers:
+        assert output_of(writer)[0] == "False 100\n"
+    assert sorted(drawn) == [(name, number) for name in range(2) for number in range(200)]
+    for name in range(2):
+        numbers = [number for stream, number in drawn if stream == name]
+        assert numbers == sorted(numbers)
+
+
+SERVER = """
+    made = replay.ReverbReplay([steps.transition_table(sampler=replay.Prioritized(1.0))], port=int(sys.argv[1]),
+                               checkpoint_directory=sys.argv[2])
+    print("up", flush=True)
+    for line in sys.stdin:
+        print(made.save()["checkpoint"], flush=True)
+"""
+
+
+def start_server(port, folder):
+    code = "from acme_lite import replay\nfrom tests.replay import steps\nimport sys\n" + textwrap.dedent(SERVER)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(port), str(folder)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "up\n"
+    return process
+
+
+def test_a_server_that_goes_away_and_comes_back(make, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    server = start_server(port, tmp_path)
+    try:
+        table = steps.transition_table(sampler=replay.Prioritized(1.0))
+        made = make(table, address=f"localhost:{port}", timeout_seconds=2.0)
+        stream = steps.Steps(made.writer(1))
+        stream.transitions(10, priorities=0.0)
+        stream.transitions(1, priorities=1.0)
+        stream.writer.flush(20.0)
+        server.stdin.write("\n")
+        server.stdin.flush()
+        assert server.stdout.readline().startswith(str(tmp_path))
+        server.kill()
+        server.wait(20)
+        with pytest.raises(TimeoutError, match=str(port)):
+            made.info()
+        with pytest.raises(TimeoutError, match=str(port)):
+            made.update_priorities("replay", np.array([3]), np.array([1.0]))
+        dataset = made.dataset("replay", 8, timeout_seconds=0.5)
+        with pytest.raises(TimeoutError, match=str(port)):
+            next(dataset)
+        stream.transitions(1, priorities=0.0)
+        with pytest.raises(TimeoutError, match=str(port)):
+            stream.writer.flush(0.2)
+        server = start_server(port, tmp_path)
+        stream.writer.flush(60.0)
+        patient = made.dataset("replay", 8, timeout_seconds=60.0)
+        assert steps.numbers(next(patient)) == [10] * 8
+        assert made.info().tables["replay"].size == 12
+    finally:
+        server.kill()
+        server.communicate(timeout=20)
+
+
+def test_restored_replay_goes_on(make, tmp_path):
+    limiter = replay.SampleToInsertRatio(samples_per_insert=1.0, min_size=4, error_buffer=8.0)
+    table = steps.transition_table(500, sampler=replay.Prioritized(1.0), limiter=limiter)
+    made = make(table, checkpoint_directory=tmp_path)
+    stream = steps.Steps(made.writer(1))
+    stream.transitions(10, priorities=1.0)
+    dataset = made.dataset("replay", 4, timeout_seconds=30.0)
+    keys: dict[int, int] = {}
+    while 0 not in keys:
+        sample = next(dataset)
+        assert sample.info.keys.dtype == np.int64
+        keys.update(zip(steps.numbers(sample), sample.info.keys.tolist(), strict=True))
+        stream.transitions(4, priorities=1e-12)
+    made.update_priorities("replay", np.array([keys[0]]).view(np.uint64), np.array([1e12]))
+    saved, before = made.save(), made.info()
+    assert str(tmp_path) in saved["checkpoint"]
+    stream.transitions(2, priorities=1.0)
+    stream.writer.flush(30.0)
+    made.restore(saved)
+    assert made.info() == before
+    assert made.info().num_bytes > 0
+    # What was open goes on.
+    stream.transitions(2, priorities=1.0)
+    stream.writer.flush(30.0)
+    assert made.info().tables["replay"].num_inserts == before.tables["replay"].num_inserts + 2
+    assert set(steps.numbers(next(dataset))) == {0}
+    # Another replay starts from the same state.
+    other = make(table)
+    other.restore(saved)
+    assert other.info() == before
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        other.restore({"checkpoint": "/nowhere"})
+
+
+def test_nothing_is_found_again_unless_a_folder_is_named(make, tmp_path):
+    for settings, size in (({}, 0), ({"checkpoint_directory": tmp_path}, 5)):
+        made = make(steps.transition_table(), **settings)
+        stream = steps.Steps(made.writer(1))
+        stream.transitions(5)
+        made.save()
+        made.close()
+        assert make(steps.transition_table(), **settings).info().tables["replay"].size == size
+
+
+def test_closed_replay_refuses_everything(make):
+    made = make(steps.transition_table())
+    stream = steps.Steps(made.writer(1))
+    stream.transitions(3)
+    dataset = made.dataset("replay", 1)
+    made.close()
+    made.close()
+    for function in (
+        lambda: next(dataset),
+        stream.append,
+        lambda: stream.writer.complete(stream.fields()),
+        made.writer,
+        made.info,
+        lambda: made.can_sample("replay", 1),
+    ):
+        with pytest.raises(RuntimeError, match="closed"):
+            function()
