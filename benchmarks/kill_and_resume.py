@@ -80,8 +80,9 @@ def run_and_kill(settings: Settings, directory: pathlib.Path, rng: random.Random
             time.sleep(rng.uniform(0, settings.start_seconds))
         else:
             # Names change while a checkpoint is written and while old ones are removed.
-            changes, limit = rng.randint(1, 12), time.monotonic() + LIMIT_SECONDS
+            changes, limit = rng.randint(1, 8), time.monotonic() + LIMIT_SECONDS
             while changes and process.poll() is None and time.monotonic() < limit:
+                time.sleep(0.001)
                 now = checkpoints(directory)
                 changes -= now != before
                 before = now

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import pathlib
 import time
@@ -13,8 +12,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from acme_lite import checkpointing, core, loggers, specs
-from acme_lite.experiments import checkpoints, config, interrupts, policies, run_directory
+from acme_lite import checkpointing, loggers, specs
+from acme_lite.experiments import checkpoints, config, interrupts, outputs, run_directory
 from acme_lite.experiments import parts as parts_lib
 
 
@@ -59,7 +58,7 @@ def run_experiment(
         description = _describe(experiment, name)
         directory = _make_directory(experiment, name, description)
         stack.callback(directory.close)
-        logs = _Logs(experiment.logger_factory or loggers.make_logger_factory(directory.path))
+        logs = outputs.Logs(experiment.logger_factory or loggers.make_logger_factory(directory.path))
         stack.callback(logs.close)
         evaluation_environment = None
         if experiment.evaluation is not None:
@@ -86,15 +85,15 @@ def run_experiment(
             except Exception:
                 with contextlib.suppress(Exception):  # the first error is the one to hear of
                     parts.learner.close()
-                    _write_curve(run.result(directory.path, finished=False), run.training, title)
+                    outputs.write_curve(run.result(directory.path, finished=False), run.training, title)
                 raise
         result = run.result(directory.path, finished=finished)
-        curve = _write_curve(result, run.training, f"{title}, seed {experiment.seed}")
-        _write_policy(result, parts)
+        curve = outputs.write_curve(result, run.training, f"{title}, seed {experiment.seed}")
+        outputs.write_result(result, parts)
         if finished and schedule is not None:
             schedule.clear()
     if not quiet:
-        print(_summary(result, curve))
+        print(outputs.summary(result, curve))
     return result
 
 
@@ -112,31 +111,6 @@ def _explained_full_disk(experiment: config.ExperimentConfig) -> Iterator[None]:
         raise explained from error
 
 
-class _Logs:
-    """The loggers of a run, which are saved and closed together."""
-
-    def __init__(self, make_logger: loggers.LoggerFactory):
-        self._make_logger = make_logger
-        self._loggers: dict[str, loggers.Logger] = {}
-
-    def make(self, label: str) -> loggers.Logger:
-        """Makes a logger."""
-        self._loggers[label] = self._make_logger(label)
-        return self._loggers[label]
-
-    def save(self) -> dict[str, Any]:
-        return {label: core.save(logger) for label, logger in self._loggers.items()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        for label, logger in self._loggers.items():
-            core.restore(logger, state[label])
-
-    def close(self) -> None:
-        with contextlib.ExitStack() as stack:
-            for logger in self._loggers.values():
-                stack.callback(logger.close)
-
-
 class _Run:
     """The loop of a run, and what it has seen so far.
 
@@ -149,7 +123,7 @@ class _Run:
         self,
         experiment: config.ExperimentConfig,
         parts: parts_lib.Parts,
-        logs: _Logs,
+        logs: outputs.Logs,
         schedule: checkpoints.Schedule | None,
     ):
         self.evaluations: list[config.Evaluation] = []
@@ -350,39 +324,3 @@ def _make_directory(
         return run_directory.open_run_directory(experiment.directory, description, can_resume=can_resume)
     names = (_agent_name(experiment), environment_name, f"seed{experiment.seed}")
     return run_directory.make_run_directory("runs", names, description, can_resume=can_resume)
-
-
-def _write_curve(result: config.ExperimentResult, training: tuple[list[int], list[float]], title: str) -> pathlib.Path:
-    """Writes the variables and the learning curve; returns the curve's path."""
-    policies.save_variables(result.directory, result.variables)
-    curve = result.directory / "learning_curve.png"
-    evaluations = [(one.actor_steps, one.mean_return, one.returns) for one in result.evaluations]
-    loggers.plot_learning_curve(evaluations, training, curve, title=title)
-    return curve
-
-
-def _write_policy(result: config.ExperimentResult, parts: parts_lib.Parts) -> None:
-    """Writes the policy and, last, what marks the run as finished."""
-    policies.save_policy(result.directory, parts.evaluation_policy, result.variables["policy"], parts.spec)
-    if result.finished:
-        description = {
-            "counts": result.counts,
-            "evaluations": [dataclasses.asdict(one) for one in result.evaluations],
-            "seconds": result.seconds,
-        }
-        run_directory.write_json(result.directory / run_directory.RESULT_FILE, description)
-
-
-def _summary(result: config.ExperimentResult, curve: pathlib.Path) -> str:
-    steps, total = result.counts["actor_steps"], result.seconds["total"]
-    ending = "Finished" if result.finished else "Interrupted"
-    lines = [f"{ending} after {steps:,} environment steps in {total:.1f} s."]
-    shares = [f"{name} {value / total:.0%}" for name, value in result.seconds.items() if name != "total"]
-    lines.append(f"Time: {', '.join(shares)}.")
-    if result.evaluations:
-        last = result.evaluations[-1]
-        lines.append(
-            f"Last evaluation, at step {last.actor_steps:,}: mean return {last.mean_return:.1f} over "
-            f"{len(last.returns)} episodes."
-        )
-    return "\n".join([*lines, f"Learning curve: {curve}"])

@@ -110,10 +110,10 @@ def open_run_directory(
         try:
             _check_config(path, config)  # another process may have been quicker
             if not is_finished(path):
-                resumed = (path / CONFIG_FILE).exists() and can_resume(path)
+                resumed = can_resume(path)
                 if not resumed:
                     _start_anew(path)
-                    write_json(path / CONFIG_FILE, describe(config))
+                write_json(path / CONFIG_FILE, describe(config))
                 return RunDirectory(path, resumed, unlock)
         except BaseException:
             unlock()

@@ -8,6 +8,8 @@ import errno
 import itertools
 import logging
 import os
+import pathlib
+import shutil
 import signal
 
 import jax
@@ -140,23 +142,59 @@ def assert_same(first, second):
     jax.tree.map(np.testing.assert_array_equal, first, second)
 
 
-def check_same_bits(tmp_path, builder):
-    """A run that was never stopped and wrote no checkpoint equals one that crashed and went on."""
-    plain = {}
-    expected = run(tmp_path / "plain", builder, final=plain, checkpointing=None)
-    result, resumed = run_twice(tmp_path / "crashed", builder)
+def check_same(result, final, expected, plain):
+    """A run that crashed and went on equals one that was never stopped and wrote no checkpoint."""
     assert result.finished and result.counts == expected.counts and result.evaluations == expected.evaluations
     for part in ("learner", "closed", "contents"):
-        assert_same(resumed[part], plain[part])
+        assert_same(final[part], plain[part])
     assert_same(result.variables, expected.variables)
     assert rows(result.directory) == rows(expected.directory)
     assert len(rows(result.directory)["actor"]) == result.counts["actor_episodes"]
+    assert not (result.directory / "checkpoints").exists() and (result.directory / "result.json").exists()
+
+
+def check_same_bits(tmp_path, builder):
+    plain = {}
+    expected = run(tmp_path / "plain", builder, final=plain, checkpointing=None)
+    check_same(*run_twice(tmp_path / "crashed", builder), expected, plain)
 
 
 FACTORS = {"prioritised": [False, True], "overlap": [False, True], "num_steps_per_call": [1, 2], "n_step": [1, 3]}
 ALL = [dict(zip(FACTORS, values, strict=True)) for values in itertools.product(*FACTORS.values())]
-# Every pair of the first three factors' values, and both values of n_step.
-CHOSEN = [0, 7, 10, 13]
+CHOSEN = [2]  # no overlap, uniform, two learner steps in a call; `BUILDER` is the other one of the default tests
+BUILDER = dqn_builder(prioritised=True, overlap=True, n_step=3)
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory):
+    """The result of a run of `BUILDER`, and what was left."""
+    final = {}
+    return run(tmp_path_factory.mktemp("plain") / "run", BUILDER, final=final, checkpointing=None), final
+
+
+@pytest.fixture(scope="module")
+def crashed_once(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("crashed") / "run"
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(directory, BUILDER, crash=Crash(310))
+    return directory
+
+
+@pytest.fixture
+def crashed(crashed_once, tmp_path):
+    """The directory of a run of `BUILDER` that crashed after two checkpoints."""
+    return pathlib.Path(shutil.copytree(crashed_once, tmp_path / "run"))
+
+
+def checkpoint_names(directory):
+    return sorted(path.name for path in (directory / "checkpoints").iterdir())
+
+
+def test_a_resumed_run_of_the_fastest_kind_equals_one_that_was_never_stopped(crashed, never_stopped):
+    final = {}
+    result = run(crashed, BUILDER, final=final)
+    assert result.directory == crashed
+    check_same(result, final, *never_stopped)
 
 
 @pytest.mark.parametrize(
@@ -222,25 +260,6 @@ def test_a_replay_that_is_left_out_is_filled_anew(tmp_path, capsys):
     assert abs(result.counts["learner_steps"] - (STEPS - 40)) <= 6
 
 
-def test_a_finished_run_keeps_no_checkpoints_and_the_next_one_begins(tmp_path):
-    first = run(tmp_path / "run", dqn_builder())
-    assert not (first.directory / "checkpoints").exists()
-    assert (first.directory / "result.json").exists()
-    again = run(tmp_path / "run", dqn_builder())
-    assert again.directory.name == "run-2"
-    assert_same(again.variables, first.variables)
-
-
-def checkpoint_names(directory):
-    return sorted(path.name for path in (directory / "checkpoints").iterdir())
-
-
-def crash(directory, builder, **settings):
-    with pytest.raises(RuntimeError, match="power cut"):
-        run(directory, builder, crash=Crash(310), **settings)
-    return [directory / "checkpoints" / name for name in checkpoint_names(directory)]
-
-
 def damage(path):
     largest = max(
         (file for file in (path / "arrays").rglob("*") if file.is_file()), key=lambda file: file.stat().st_size
@@ -250,50 +269,55 @@ def damage(path):
     largest.write_bytes(content)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(tmp_path, caplog):
-    builder = dqn_builder(prioritised=True)
-    plain = {}
-    run(tmp_path / "plain", builder, final=plain, checkpointing=None)
-    older, newest = crash(tmp_path / "run", builder)
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_taken(crashed, never_stopped, caplog):
+    older, newest = [crashed / "checkpoints" / name for name in checkpoint_names(crashed)]
     damage(newest)
-    (tmp_path / "run" / "checkpoints" / ".checkpoint-000009").mkdir()  # half written
+    (crashed / "checkpoints" / ".checkpoint-000009").mkdir()  # half written
     final = {}
     with caplog.at_level(logging.WARNING):
-        result = run(tmp_path / "run", builder, final=final)
+        result = run(crashed, BUILDER, final=final)
     assert f"{newest} cannot be read" in caplog.text and "checksum" in caplog.text
-    assert str(older) not in caplog.text
-    assert result.finished
-    assert_same(final["closed"], plain["closed"])
+    assert f"{older} cannot" not in caplog.text
+    check_same(result, final, *never_stopped)
 
 
-def test_where_all_checkpoints_are_damaged_the_run_does_not_begin(tmp_path):
-    older, newest = crash(tmp_path / "run", dqn_builder())
+def test_where_all_checkpoints_are_damaged_the_run_does_not_begin(crashed):
+    older, newest = [crashed / "checkpoints" / name for name in checkpoint_names(crashed)]
     damage(newest)
     (older / "manifest.json").unlink()
     with pytest.raises(checkpointing.CheckpointError, match="delete their folder to start the run anew") as error:
-        run(tmp_path / "run", dqn_builder())
+        run(crashed, BUILDER)
     assert str(older) in str(error.value) and str(newest) in str(error.value)
 
 
-def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(tmp_path, monkeypatch):
-    builder = dqn_builder()
-    real_fsync = os.fsync
-    checkpoints = tmp_path / "run" / "checkpoints"
+def test_a_full_disk_stops_the_run_with_the_last_checkpoint_whole(crashed, monkeypatch):
+    names = checkpoint_names(crashed)
+    before = checkpointing.Checkpoints(crashed / "checkpoints").load_newest()
 
     def fsync(descriptor):
-        if (checkpoints / "checkpoint-000002").exists():
+        if any(path.name.startswith(".checkpoint") for path in (crashed / "checkpoints").iterdir()):
             raise OSError(errno.ENOSPC, "No space left on device")
-        real_fsync(descriptor)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(OSError, match=r"A checkpoint of up to [0-9,]+ bytes could not be written to") as error:
-        run(tmp_path / "run", builder)
+    message = r"A checkpoint of up to [0-9,]+ bytes could not be written to .*, where [0-9,]+ bytes are free"
+    with pytest.raises(checkpointing.DiskFullError, match=message) as error:
+        run(crashed, BUILDER, every_steps=20)
     assert error.value.errno == errno.ENOSPC
-    assert str(checkpoints / "checkpoint-000002") in str(error.value)
-    assert checkpoint_names(tmp_path / "run") == ["checkpoint-000001", "checkpoint-000002"]
-    monkeypatch.setattr(os, "fsync", real_fsync)
-    result = run(tmp_path / "run", builder)
-    assert result.finished and result.counts["actor_steps"] == STEPS
+    assert f"The last whole one is {crashed / 'checkpoints' / names[-1]}." in str(error.value)
+    assert checkpoint_names(crashed) == names
+    assert_same(checkpointing.Checkpoints(crashed / "checkpoints").load_newest()[0], before[0])
+
+
+def test_a_disk_that_fills_up_while_logs_are_written_is_explained(tmp_path):
+    class FullLogger:
+        def write(self, row):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def close(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(checkpointing.DiskFullError, match=r"The run's files could not be written to .*start the run"):
+        run(tmp_path / "run", BUILDER, logger_factory=lambda label: FullLogger(), evaluation=None)
 
 
 def test_ctrl_c_writes_a_checkpoint_and_the_run_goes_on(tmp_path):
@@ -348,7 +372,7 @@ class PlainBuilder(Spy):
 
 def test_an_actor_that_saves_nothing_begins_anew_and_the_rest_goes_on(tmp_path):
     builder = PlainBuilder(dqn_builder(n_step=3), {})
-    result, final = run_twice(tmp_path / "run", builder)
+    result, final = run_twice(tmp_path / "run", builder, evaluation=None)
     assert result.finished and result.counts["actor_steps"] == STEPS
     assert final["contents"]["replay"][-1].inserts >= STEPS - 6
     assert len(rows(result.directory)["actor"]) == result.counts["actor_episodes"]
@@ -367,18 +391,15 @@ def test_a_state_that_cannot_be_saved_is_an_error_at_the_start(tmp_path):
         run(tmp_path / "run", builder)
 
 
-def test_checkpoints_elsewhere_belong_to_one_run(tmp_path):
+def test_checkpoints_elsewhere_belong_to_one_run(crashed, never_stopped, tmp_path):
     settings = experiments.CheckpointConfig(directory=tmp_path / "disk", every_steps=90)
-    with pytest.raises(RuntimeError, match="power cut"):
-        run(tmp_path / "run", dqn_builder(), crash=Crash(250), checkpointing=settings)
-    assert sorted(os.listdir(tmp_path / "disk" / "run"))[0] == "checkpoint-000001"
-    other = tmp_path / "other" / "run"
-    with pytest.raises(RuntimeError, match="power cut"):
-        run(other, dqn_builder(), crash=Crash(50), checkpointing=None, seed=1)
+    shutil.copytree(crashed / "checkpoints", tmp_path / "disk" / "run")
     with pytest.raises(ValueError, match=r"CheckpointConfig.directory must hold this run's checkpoints or none, got"):
-        run(other, dqn_builder(), checkpointing=settings, seed=1)
-    result = run(tmp_path / "run", dqn_builder(), checkpointing=settings)
-    assert result.finished and not (tmp_path / "disk" / "run").exists()
+        run(tmp_path / "other" / "run", BUILDER, checkpointing=settings, seed=1)
+    shutil.rmtree(crashed / "checkpoints")
+    final = {}
+    check_same(run(crashed, BUILDER, checkpointing=settings, final=final), final, *never_stopped)
+    assert not (tmp_path / "disk" / "run").exists()
 
 
 @pytest.mark.parametrize(

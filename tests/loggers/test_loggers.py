@@ -267,3 +267,58 @@ def test_importing_loggers_imports_nothing_heavy():
     )
     result = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
     assert result.stdout == "[]\n"
+
+
+def test_a_csv_file_goes_on_behind_the_rows_that_were_saved(tmp_path):
+    logger = loggers.CSVLogger(tmp_path / "log.csv")
+    for step in range(3):
+        logger.write({"step": step, "note": "a, b\nc"})
+    state = logger.save()
+    expected = (tmp_path / "log.csv").read_bytes()
+    logger.write({"step": 3, "late": 1.5})
+    logger.close()
+    again = loggers.CSVLogger(tmp_path / "log.csv")
+    again.restore(state)
+    again.write({"step": 3, "late": 2.5})
+    assert again.save() == 4
+    again.restore(9)  # rows that a crash of the machine has lost do not come back
+    again.close()
+    rows = read_csv(tmp_path / "log.csv")
+    assert [row["step"] for row in rows] == ["0", "1", "2", "3"] and rows[3]["late"] == "2.5"
+    assert [row["late"] for row in rows[:3]] == [""] * 3
+    assert expected.splitlines()[1:] == [
+        line.rsplit(b",", 1)[0] for line in (tmp_path / "log.csv").read_bytes().splitlines()[1:4]
+    ]
+
+
+def test_events_after_what_was_saved_are_forgotten(tmp_path):
+    from tensorboardX.proto import event_pb2
+
+    logger = loggers.TensorBoardLogger(tmp_path / "first", "actor")
+    logger.write({"actor_steps": 70, "x": 1.0})
+    state = logger.save()
+    logger.close()
+    again = loggers.TensorBoardLogger(tmp_path / "second", "actor")
+    again.restore(state)
+    again.write({"x": 2.0})
+    again.close()
+    assert read_events(tmp_path / "second") == [(70, {"actor/x": 2.0})]
+    (file,) = (tmp_path / "second").iterdir()
+    content, starts = file.read_bytes(), []
+    while content:
+        (length,) = struct.unpack("<Q", content[:8])
+        event = event_pb2.Event.FromString(content[12 : 12 + length])
+        content = content[16 + length :]
+        if event.session_log.status == event_pb2.SessionLog.START:
+            starts.append(event.step)
+    assert starts == [71]
+
+
+def test_a_dispatcher_saves_each_logger_that_can(tmp_path):
+    logger = loggers.Dispatcher([loggers.InMemoryLogger(), loggers.CSVLogger(tmp_path / "log.csv")])
+    logger.write({"x": 1})
+    state = logger.save()
+    logger.write({"x": 2})
+    logger.restore(state)
+    logger.close()
+    assert state == [None, 1] and read_csv(tmp_path / "log.csv") == [{"x": "1"}]

@@ -198,3 +198,51 @@ def test_state_of_a_dataset():
         dataset.restore(np.zeros(3, np.uint64))
     same, other = made.dataset("replay", 8, seed=2), made.dataset("replay", 8, seed=2)
     assert next(same).info.keys.tolist() == next(other).info.keys.tolist()
+
+
+@pytest.mark.parametrize("items", [replay.Transitions(3), replay.Sequences(5, 2)], ids=["transitions", "sequences"])
+@pytest.mark.parametrize("num_streams", [1, 5, 33])
+def test_a_writer_goes_on_where_it_was(items, num_streams):
+    table = test_local_rows.table_of(items, 40)
+    made = replay.LocalReplay([table])
+    recorder = test_local_rows.Recorder(made.writer(num_streams), "replay", items, name=3, seed=num_streams)
+    written = []
+    for _ in range(57):
+        recorder.step(written)
+    saved, state = made.save(), recorder.writer.save()
+    again = replay.LocalReplay([table])
+    again.writer(2).append({"id": np.zeros(2, np.int64), "frames": np.zeros((2, 3), np.int64)})  # takes other blocks
+    writer = again.writer(num_streams)
+    again.restore(saved)
+    writer.restore(state)
+    recorder.writer = writer
+    dataset = again.dataset("replay", 8, seed=0)
+    is_transitions = isinstance(items, replay.Transitions)
+    for _ in range(120):
+        recorder.step(written)
+        sample = next(dataset)
+        if is_transitions:
+            test_local_rows.check_transitions(sample, written)
+        else:
+            test_local_rows.check_sequences(sample, written, 5)
+    assert again.info().tables["replay"].num_inserts == len(written)
+
+
+def test_rows_of_writers_are_restored_once_and_with_the_replay():
+    table = steps.transition_table(50)
+    made = replay.LocalReplay([table])
+    stream = steps.Steps(made.writer(2))
+    stream.transitions(10)
+    again = replay.LocalReplay([table])
+    writer = again.writer(2)
+    with pytest.raises(ValueError, match="rows of writer 1 are not here: restore the replay first"):
+        writer.restore(stream.writer.save())
+    for _ in range(30):
+        again.restore(made.save())
+    with pytest.raises(ValueError, match="a writer of 1 streams, got 2"):
+        again.writer(1).restore(1)
+    again.restore(made.save())
+    writer.restore(1)
+    with pytest.raises(ValueError, match="rows of writer 1 are not here"):
+        writer.restore(1)
+    assert len(again._store.blocks.in_use()) < 6

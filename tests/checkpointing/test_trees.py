@@ -1,0 +1,144 @@
+"""States as plain data."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from acme_lite import checkpointing, replay
+
+
+class Pair(NamedTuple):
+    left: Any
+    right: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    values: Any
+    name: str = "x"
+
+
+def check_equal(first, second):
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True):
+        if isinstance(one, np.ndarray | jax.Array):
+            assert (one.dtype, one.shape) == (two.dtype, two.shape)
+            np.testing.assert_array_equal(one, two)
+        else:
+            assert type(one) is type(two) and one == two
+
+
+STATES = {
+    "plain": [None, True, -3, 2**70, 0.1, float("inf"), "text", {"a": {}, "b": []}, {3: 1}, (), ((1,), [2])],
+    "dtypes": [np.arange(4, dtype=name) for name in ("uint64", "int8", "float16", "float64")]
+    + [jnp.ones(3, jnp.bfloat16)],
+    "shapes": [
+        np.zeros((0, 3), np.float32),
+        np.float32(2),
+        np.asarray(7),
+        np.bool_(True),
+        np.ones((2, 1, 3))[:, :, ::2],
+    ],
+    "records": Pair(replay.SampleInfo(np.arange(3), np.ones(3), 7), [Pair(1, None)]),
+    "optimiser": optax.adam(1e-3).init({"mlp/~/linear": {"w": jnp.ones((2, 2))}}),
+}
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_a_state_comes_back(name, tmp_path):
+    description, arrays = checkpointing.flatten(STATES[name])
+    assert all(isinstance(array, np.ndarray) and array.size for array in arrays)
+    check_equal(checkpointing.unflatten(json.loads(json.dumps(description)), arrays), STATES[name])
+    checkpoints = checkpointing.Checkpoints(tmp_path)
+    path = checkpoints.save(STATES[name], {"step": 3})
+    state, labels, found = checkpoints.load_newest()
+    check_equal(state, STATES[name])
+    assert labels == {"step": 3} and found == path
+
+
+def test_dataclasses_and_keys_come_back():
+    state = Record({"key": jax.random.key(3), "rbg": jax.random.key(4, impl="rbg")})
+    back = checkpointing.unflatten(*checkpointing.flatten(state))
+    assert type(back) is Record and back.name == "x"
+    for name, key in state.values.items():
+        assert back.values[name].dtype == key.dtype
+        np.testing.assert_array_equal(jax.random.bits(back.values[name]), jax.random.bits(key))
+
+
+def test_booleans_that_were_never_written_come_back_byte_for_byte(tmp_path):
+    mask = np.array([0, 1, 177, 49], np.uint8).view(np.bool_)
+    checkpoints = checkpointing.Checkpoints(tmp_path)
+    checkpoints.save({"mask": mask}, {})
+    state, _, _ = checkpoints.load_newest()
+    assert state["mask"].dtype == np.bool_
+    np.testing.assert_array_equal(state["mask"].view(np.uint8), mask.view(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({"a": [1, object()]}, r"state\['a'\]\[1\] is of type builtins:object, and a checkpoint holds dicts"),
+        (Pair({1, 2}, 0), r"state.left is of type builtins:set"),
+        (
+            {"a": {(1, 2): 3}},
+            r"state\['a'\] has the key \(1, 2\), and a checkpoint's keys are strings or whole numbers",
+        ),
+        ([np.array([None])], r"state\[0\] is an array of object"),
+        (collections.namedtuple("Local", "x")(1), r"state is of type .*:Local, which must be defined at the top of"),
+    ],
+)
+def test_what_cannot_be_saved_is_named(state, message):
+    with pytest.raises(TypeError, match=message):
+        checkpointing.flatten(state)
+
+
+def test_a_record_that_is_not_defined_here_is_named():
+    description, arrays = checkpointing.flatten(Pair(1, 2))
+    description[1][0] = "no_such_module:Pair"
+    with pytest.raises(ValueError, match=r"record no_such_module:Pair with the fields \['left', 'right'\]"):
+        checkpointing.unflatten(description, arrays)
+    with pytest.raises(ValueError, match="must be one that `flatten` gave"):
+        checkpointing.unflatten({"kind": "array"}, [])
+
+
+def test_only_the_newest_are_kept(tmp_path):
+    checkpoints = checkpointing.Checkpoints(tmp_path / "a" / "b", keep=3)
+    assert checkpoints.names() == [] and checkpoints.load_newest() is None
+    for step in range(5):
+        checkpoints.save({"x": np.full(3, step)}, {"step": step})
+    assert checkpoints.names() == ["checkpoint-000003", "checkpoint-000004", "checkpoint-000005"]
+    (tmp_path / "a" / "b" / "notes.txt").write_text("mine")
+    checkpoints.clear()
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["notes.txt"]
+    with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
+        checkpointing.Checkpoints(tmp_path, keep=0)
+
+
+def test_a_limit_on_the_size_of_files_is_named_and_the_last_checkpoint_is_whole(tmp_path):
+    resource = pytest.importorskip("resource")
+    checkpoints = checkpointing.Checkpoints(tmp_path)
+    rng = np.random.default_rng(0)
+    small = checkpoints.save({"x": rng.random(100)}, {})
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, hard))  # Python ignores the signal, so writing fails
+    try:
+        with pytest.raises(
+            checkpointing.DiskFullError, match=r"of up to 8,000,000 bytes could not be written"
+        ) as error:
+            checkpoints.save({"x": rng.random(1_000_000)}, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"The last whole one is {small}." in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == [small.name]
+    state, _, _ = checkpoints.load_newest()
+    assert state["x"].shape == (100,)
+    assert checkpoints.save(state, {}).name == "checkpoint-000002"
