@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +13,10 @@ import numpy as np
 from acme_lite import acting, adders, core, counting, environments, loggers, replay, specs
 from acme_lite.environment_loop import EnvironmentLoop
 from acme_lite.experiments import config, timing
+
+
+REPLAYS = ("local", "reverb")
+"""Where experience can be: in this process's memory, or in a Reverb server."""
 
 
 class Seeds(NamedTuple):
@@ -115,7 +120,7 @@ def make_parts(
     seeds: Seeds,
     make_logger: loggers.LoggerFactory,
     *,
-    make_replay: Callable[[Sequence[replay.Table]], replay.Replay] = replay.LocalReplay,
+    make_replay: Callable[[Sequence[replay.Table]], replay.Replay],
 ) -> Parts:
     """Returns the parts of an experiment.
 
@@ -164,6 +169,13 @@ def make_parts(
         evaluation=evaluation,
         counter=counter,
     )
+
+
+def make_replay(name: str, tables: Sequence[replay.Table], directory: pathlib.Path) -> replay.Replay:
+    """Returns the replay of this name (one of `REPLAYS`); a Reverb server's checkpoints lie in the run's directory."""
+    if name == "local":
+        return replay.LocalReplay(tables)
+    return replay.ReverbReplay(tables, checkpoint_directory=directory / "reverb")
 
 
 def make_environment(

@@ -45,8 +45,10 @@ def run_experiment(
         NonFiniteMetricError: learning went wrong; names the learner step and the metric.
         DiskFullError: logs or a checkpoint could not be written.
         RuntimeError: the same run is under way in another process.
-        ValueError: the directory that was named belongs to another run.
+        ValueError: the directory that was named belongs to another run, or there is no such replay.
     """
+    if replay not in parts_lib.REPLAYS:
+        raise ValueError(f"replay must be one of {', '.join(parts_lib.REPLAYS)}, got {replay!r}.")
     seeds = parts_lib.make_seeds(experiment.seed)
     with _explained_full_disk(experiment), contextlib.ExitStack() as stack:
         environment = parts_lib.make_environment(experiment, experiment.num_envs, seeds.environment)
@@ -55,7 +57,7 @@ def run_experiment(
         # Before the directory: an agent that cannot act in this environment must not claim it.
         networks = (experiment.network_factory or experiment.builder.make_networks)(spec)
         name = environment.name
-        description = _describe(experiment, name)
+        description = _describe(experiment, name, replay)
         directory = _make_directory(experiment, name, description)
         stack.callback(directory.close)
         logs = outputs.Logs(experiment.logger_factory or loggers.make_logger_factory(directory.path))
@@ -64,7 +66,15 @@ def run_experiment(
         if experiment.evaluation is not None:
             evaluation_environment = parts_lib.make_environment(experiment, 1, seeds.evaluation)
             stack.callback(evaluation_environment.close)
-        parts = parts_lib.make_parts(experiment, networks, environment, evaluation_environment, seeds, logs.make)
+        parts = parts_lib.make_parts(
+            experiment,
+            networks,
+            environment,
+            evaluation_environment,
+            seeds,
+            logs.make,
+            make_replay=lambda tables: parts_lib.make_replay(replay, tables, directory.path),
+        )
         stack.callback(parts.replay.close)
         schedule = None
         if experiment.checkpointing is not None:
@@ -303,10 +313,11 @@ def _agent_name(experiment: config.ExperimentConfig) -> str:
     return type(experiment.builder).__name__.removesuffix("Builder").lower()
 
 
-def _describe(experiment: config.ExperimentConfig, environment_name: str) -> dict[str, Any]:
+def _describe(experiment: config.ExperimentConfig, environment_name: str, replay: str) -> dict[str, Any]:
     """Returns everything that a run follows from."""
     return {
         "agent": experiment.builder,
+        "replay": replay,
         "environment": environment_name,
         "num_envs": experiment.num_envs,
         "max_num_actor_steps": experiment.max_num_actor_steps,
