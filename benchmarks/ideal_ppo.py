@@ -76,8 +76,9 @@ def make_functions():
             updates, opt_state = optimizer.update(gradients, opt_state, params)
             return (optax.apply_updates(params, updates), opt_state), loss
 
-        key, *keys = jax.random.split(key, 1 + NUM_EPOCHS)
-        order = jnp.stack([jax.random.permutation(one, NUM_ENVS * NUM_STEPS) for one in keys])
+        key, key_shuffle = jax.random.split(key)
+        keys = jax.random.split(key_shuffle, NUM_EPOCHS)
+        order = jax.lax.map(lambda one: jax.random.permutation(one, NUM_ENVS * NUM_STEPS), keys)
         state, losses = jax.lax.scan(minibatch_step, (params, opt_state), order.reshape(-1, MINIBATCH))
         return state, key, jnp.mean(losses)
 

@@ -14,7 +14,6 @@ from acme_lite import acting, adders, core, counting, environments, loggers, rep
 from acme_lite.environment_loop import EnvironmentLoop
 from acme_lite.experiments import config, timing
 
-
 REPLAYS = ("local", "reverb")
 """Where experience can be: in this process's memory, or in a Reverb server."""
 

@@ -9,12 +9,16 @@ import dm_env
 import pytest
 
 from acme_lite import core, environments, learning
-from acme_lite.agents import dqn, impala, r2d2
-from tests.agents import contract, memory_environment, probe_recurrent
+from acme_lite.agents import dqn, impala, ppo, r2d2
+from tests.agents import contract, memory_environment, mixed_environment, probe_recurrent
 
 
 def cart_pole(seed: int) -> dm_env.Environment:
     return environments.make("gym:CartPole-v1", seed=seed)
+
+
+def pendulum(seed: int) -> dm_env.Environment:
+    return environments.make("gym:Pendulum-v1", seed=seed)
 
 
 # Small: what matters is that learning begins within the few hundred steps of a check. All that a row varies is set
@@ -47,6 +51,7 @@ _R2D2 = r2d2.R2D2Config(
     num_steps_per_call=1,
     overlap=False,
 )
+_PPO = ppo.PPOConfig(hidden_sizes=(16,), unroll_length=8, batch_size=2, num_epochs=2, minibatch_size=8)
 _PROBE = probe_recurrent.RecurrentProbeConfig(min_replay_size=32, samples_per_insert=8.0)
 _IMPALA = impala.IMPALAConfig(
     sequence_length=4,
@@ -70,6 +75,10 @@ def _r2d2(**settings) -> core.Builder:
 
 def _impala(**settings) -> core.Builder:
     return impala.IMPALABuilder(dataclasses.replace(_IMPALA, **settings))
+
+
+def _ppo(**settings) -> core.Builder:
+    return ppo.PPOBuilder(dataclasses.replace(_PPO, **settings))
 
 
 # name -> builder and environment: a new agent is one more row.
@@ -99,6 +108,12 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
     "impala": (_impala(), cart_pole),
     "impala_gru_rmsprop": (_impala(core="gru", optimizer="rmsprop"), memory_environment.MemoryEnvironment),
     "impala_lstm_overlap": (_impala(core="lstm", overlap=True), memory_environment.MemoryEnvironment),
+    "ppo": (_ppo(), cart_pole),
+    "ppo_continuous": (_ppo(normalize_observations=True, value_clip=0.2), pendulum),
+    "ppo_mixed": (
+        _ppo(normalize_observations=True, clip_epsilon=learning.LinearSchedule(0.2, 0.1, 50)),
+        mixed_environment.MixedEnvironment,
+    ),
     "recurrent_probe": (
         probe_recurrent.RecurrentProbeBuilder(_PROBE),
         memory_environment.MemoryEnvironment,
@@ -125,7 +140,8 @@ def test_runs(check, builder, environment_factory, tmp_path):
     check(builder, environment_factory, tmp_path)
 
 
-# What several members change is the library's part: one agent without a state and one with a state show it.
-@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "impala_lstm_overlap", "r2d2", "recurrent_probe"])
+# What several members change is the library's part: one agent without a state and one with a state show it, and one
+# whose batch of two windows is no multiple of three members.
+@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "impala_lstm_overlap", "ppo", "r2d2", "recurrent_probe"])
 def test_runs_with_several_environments(name, tmp_path):
     contract.check_run_with_several_environments(*AGENTS[name], tmp_path)

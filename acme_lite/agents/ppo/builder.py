@@ -25,7 +25,7 @@ class PPOConfig:
     unroll_length: int = 128
     """Steps of one environment that a window of the batch holds."""
     batch_size: int = 8
-    """Windows in the batch of one learner step; as many as there are environments learns from each step once."""
+    """Windows in the batch of one learner step; with as many environments, a batch is what one policy has done."""
     num_epochs: int = 10
     """Times that a learner step goes over its batch."""
     minibatch_size: int = 256

@@ -164,7 +164,7 @@ def make_rows(
     )
 
     def flatten(leaf: jax.Array) -> jax.Array:
-        return jnp.reshape(leaf[:, : length - 1], (-1, *leaf.shape[2:]))
+        return jnp.reshape(jnp.asarray(leaf)[:, : length - 1], (-1, *leaf.shape[2:]))
 
     sample = batch.extras.get("sample", batch.action)
     rows = Rows(batch.observation, sample, batch.extras["log_prob"], advantages, values, batch.mask)
@@ -204,7 +204,7 @@ def make_core(
         return TrainingState(params, optimizer.init(params), jnp.int32(0), jax.random.key_data(key_shuffle))
 
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:
-        key, *keys = jax.random.split(jax.random.wrap_key_data(state.key), 1 + config.num_epochs)
+        key, key_shuffle = jax.random.split(jax.random.wrap_key_data(state.key))
         clip_epsilon = learning.value_at(config.clip_epsilon, state.steps)
         entropy_cost = learning.value_at(config.entropy_cost, state.steps)
         rows = make_rows(sample.data, state.params, apply=network.apply, config=config)
@@ -216,7 +216,11 @@ def make_core(
             )
             return (params, opt_state), metrics | step_metrics
 
-        order = jnp.stack([jax.random.permutation(key_epoch, num_rows) for key_epoch in keys])
+        def permutation(key_epoch):
+            return jax.random.permutation(key_epoch, num_rows)
+
+        # Mapped: a permutation sorts, and a sort for each epoch takes a second or two to compile.
+        order = jax.lax.map(permutation, jax.random.split(key_shuffle, config.num_epochs))
         (params, opt_state), metrics = jax.lax.scan(
             minibatch_step, (state.params, state.opt_state), jnp.reshape(order, (-1, config.minibatch_size))
         )
