@@ -24,6 +24,7 @@ _SUBMODULES = frozenset(
         "environment_loop",
         "environments",
         "experiments",
+        "launching",
         "learning",
         "loggers",
         "networks",

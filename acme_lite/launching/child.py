@@ -1,0 +1,151 @@
+"""What happens in a node's process: settle in, run the node's function, say how it ended.
+
+The launcher holds the other end of the control socket. End-of-file there means that it has died, and then the node
+kills itself with all that it started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import dataclasses
+import faulthandler
+import importlib
+import json
+import os
+import random
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from typing import Any
+
+from acme_lite.launching import status
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_NAME = 15
+
+
+@dataclasses.dataclass(frozen=True)
+class NodeProcess:
+    """How a node's process is set up.
+
+    Attributes:
+        name: such as "actor/0".
+        environment: variables to set.
+        cores: which cores to run on; None for all.
+    """
+
+    name: str
+    environment: dict[str, str]
+    cores: tuple[int, ...] | None
+
+    def to_json(self) -> str:
+        return json.dumps(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> NodeProcess:
+        fields = json.loads(text)
+        cores = fields["cores"]
+        return NodeProcess(fields["name"], fields["environment"], None if cores is None else tuple(cores))
+
+
+def settle(process: NodeProcess) -> None:
+    """Applies a node's settings to this process, before any use of JAX."""
+    if process.cores is not None:
+        os.sched_setaffinity(0, process.cores)
+    os.environ.update(process.environment)
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, process.name.encode()[:15])
+    faulthandler.enable()
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # the log file's
+
+
+def settle_after_fork(process: NodeProcess, log: int) -> None:
+    """Makes a forked copy of the zygote into a node's process in a session of its own, which writes to a log file."""
+    os.setsid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))  # the zygote's death is this node's
+    null = os.open(os.devnull, os.O_RDONLY)
+    for source, target in ((null, 0), (log, 1), (log, 2)):
+        os.dup2(source, target)
+    os.close(null)
+    os.close(log)
+    settle(process)
+    if "JAX_PLATFORMS" in process.environment and "jax" in sys.modules:
+        sys.modules["jax"].config.update("jax_platforms", process.environment["JAX_PLATFORMS"])
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()  # otherwise all nodes draw the same numbers
+    random.seed()
+
+
+def run_node(control: socket.socket, payload: int) -> int:
+    """Runs the pickled function behind a file descriptor; returns the exit status."""
+    threading.Thread(target=_kill_when_launcher_dies, args=(control.dup(),), name="launcher-watch", daemon=True).start()
+    status.attach(control)
+    status.send({"state": "running"})
+    try:
+        _run(payload)
+    except BaseException as error:
+        if isinstance(error, SystemExit) and error.code in (None, 0):
+            status.send({"state": "finished"})
+            return 0
+        traceback.print_exc()
+        sys.stderr.flush()
+        status.send({"state": "failed", "traceback": traceback.format_exc()})
+        return 1
+    status.send({"state": "finished"})
+    return 0
+
+
+def _run(payload: int) -> None:
+    from acme_lite import _runtime
+
+    _runtime.load_python_library()
+    flags = importlib.import_module("absl.flags").FLAGS
+    if not flags.is_parsed():
+        flags.mark_as_parsed()
+    worker_manager = importlib.import_module("launchpad.launch.worker_manager")
+    # The supervisor knows how long a node may take to stop.
+    flags.lp_termination_notice_secs = -1
+    manager = worker_manager.WorkerManager(register_in_thread=True)
+    with os.fdopen(payload, "rb") as file:
+        file.seek(0)  # a node that is started again reads it again
+        function = importlib.import_module("cloudpickle").load(file)
+    try:
+        function()
+    except Exception as error:
+        if not manager.stop_event().is_set():
+            raise
+        # Whom it called may have stopped first.
+        print(f"ended by the stop of the program: {type(error).__name__}: {error}", file=sys.stderr)
+
+
+def _kill_when_launcher_dies(control: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while control.recv(4096):
+            pass
+    os.killpg(os.getpgid(0), signal.SIGKILL)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs a node in a fresh Python; the arguments are the node's settings and the two file descriptors."""
+    text, control, payload = arguments
+    settle(NodeProcess.from_json(text))
+    return run_node(socket.socket(fileno=int(control)), int(payload))
+
+
+def command(module: str, *arguments: Any) -> list[str]:
+    """Returns the command that calls `main(arguments)` of a module here, in a fresh Python with this one's `sys.path`.
+
+    So what a script imports from its own folder is found in the nodes too.
+    """
+    code = (
+        "import ctypes, json, sys\n"
+        f"ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGKILL)})\n"  # first: imports take seconds
+        "sys.path[:] = json.loads(sys.argv[1])\n"
+        f"from acme_lite.launching.{module} import main\n"
+        "sys.exit(main(sys.argv[2:]))"
+    )
+    path = [os.path.abspath(folder) for folder in sys.path]
+    return [sys.executable, "-c", code, json.dumps(path), *map(str, arguments)]

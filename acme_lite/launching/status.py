@@ -1,0 +1,60 @@
+"""What a node tells the supervisor: its state, how far it has come, that the program shall stop.
+
+The two ends of a node's control socket speak lines of JSON. In a process that no supervisor started, reports go
+nowhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from typing import Any
+
+_MIN_PERIOD_SECONDS = 0.25
+
+_lock = threading.Lock()
+_control: socket.socket | None = None
+_last_report = float("-inf")
+
+
+def attach(control: socket.socket) -> None:
+    """Sends this process's reports to a socket from now on."""
+    global _control, _last_report
+    _control, _last_report = control, float("-inf")
+
+
+def send(message: dict[str, Any]) -> None:
+    """Sends a message to the supervisor, if there is one."""
+    with _lock:
+        if _control is not None:
+            with contextlib.suppress(OSError):  # the supervisor has gone, and its end of the socket ends this node
+                _control.sendall(json.dumps(message).encode() + b"\n")
+
+
+def report_status(
+    *, steps: int | None = None, episode_return: float | None = None, seconds_left: float | None = None
+) -> None:
+    """Tells the supervisor's table how far this node has come; cheap enough to be called at every step.
+
+    Reports that follow each other within a quarter of a second are left out.
+
+    Args:
+        steps: how many steps this node has made so far; the table shows the rate.
+        episode_return: of the last episode.
+        seconds_left: how long this node will take to finish.
+    """
+    global _last_report  # noqa: PLW0603  # one process is one node
+    now = time.monotonic()
+    if _control is None or now - _last_report < _MIN_PERIOD_SECONDS:
+        return
+    _last_report = now
+    report = {"steps": steps, "episode_return": episode_return, "seconds_left": seconds_left}
+    send({"report": {name: float(value) for name, value in report.items() if value is not None}})
+
+
+def request_stop() -> None:
+    """Asks the supervisor to stop the program; what `launchpad.stop()` does in a node."""
+    send({"stop": True})
