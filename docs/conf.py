@@ -10,7 +10,12 @@ import pathlib
 import pkgutil
 import re
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
+
+from docutils import nodes
+from docutils.parsers.rst import roles
+from sphinx.domains.python import PyXRefRole
+from sphinx.util.nodes import make_refnode
 
 import acme_lite
 from acme_lite import agents
@@ -38,9 +43,16 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
-autodoc_inherit_docstrings = True
+autodoc_inherit_docstrings = False
 
 default_role = "ours"
+nitpick_ignore_regex = [
+    # What other packages document: their pages cannot be asked without the net.
+    ("py:.*", r"(jax|jaxlib|jaxtyping|numpy|np|dm_env|dm_specs|optax|rich|gymnasium)\..*"),
+    ("py:.*", r"(collections|concurrent|enum|os|pathlib|threading|types)\..*"),
+    # Names without a module stand for those, too, and what lies deeper than a package exports is not public.
+    ("py:class", r"[A-Z]\w*|acme_lite\.\w+\.\w+\.\w+"),
+]
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
 
@@ -74,3 +86,67 @@ def write_reference() -> None:
 
 
 write_reference()
+
+
+def ours(name: str, rawtext: str, text: str, lineno: int, inliner: Any, options: Any = None, content: Any = ()) -> Any:
+    """The role of `text` in single backticks: a link where it is the name of something documented, code otherwise."""
+    if re.fullmatch(r"[A-Za-z_][\w.]*", text):
+        return PyXRefRole()("py:obj", rawtext, text, lineno, inliner, options or {}, content)
+    return [nodes.literal(rawtext, text)], []
+
+
+def rewrite_docstring(app: Any, what: str, name: str, object_: Any, options: Any, lines: list[str]) -> None:
+    """Makes what is indented behind a colon and an empty line a literal block: equations, diagrams, commands."""
+    for index in range(len(lines) - 2):
+        line, empty, block = lines[index : index + 3]
+        indent = len(line) - len(line.lstrip())
+        if line.endswith(":") and not line.endswith("::") and not empty.strip() and block[: indent + 1].isspace():
+            lines[index] = f"{line}:"
+
+
+_field_docs: dict[str, list[str]] = {}
+
+
+def hide_field(app: Any, what: str, name: str, object_: Any, options: Any, lines: list[str]) -> None:
+    """Hides a field's docstring from napoleon, which takes what stands before a colon for a type."""
+    if what in {"attribute", "data"}:
+        _field_docs[name] = list(lines)
+        lines.clear()
+
+
+def show_field(app: Any, what: str, name: str, object_: Any, options: Any, lines: list[str]) -> None:
+    """Puts back what `hide_field` has hidden."""
+    lines[:] = _field_docs.pop(name, lines)
+
+
+def skip_member(app: Any, what: str, name: str, object_: Any, skip: bool, options: Any) -> bool | None:
+    """Leaves out the fields of named tuples, which their class describes under `Attributes:`."""
+    return True if isinstance(object_, type(_Field.field)) else None
+
+
+class _Field(NamedTuple):
+    field: int
+
+
+def resolve(app: Any, env: Any, node: Any, content: Any) -> Any:
+    """Resolves a name as it stands in the code, `tables.Table`, to where users find it, `acme_lite.replay.Table`."""
+    if node.get("refdomain") != "py":
+        return None
+    target = node["reftarget"]
+    objects = env.get_domain("py").objects
+    found = [name for name in objects if name.endswith(f".{target}")] or [
+        name for name in objects if name.rpartition(".")[2] == target.rpartition(".")[2] and "." in target
+    ]
+    if len(found) == 1:
+        entry = objects[found[0]]
+        return make_refnode(app.builder, node["refdoc"], entry.docname, entry.node_id, content, found[0])
+    return content if node["reftype"] == "obj" else None
+
+
+def setup(app: Any) -> None:
+    """Tells Sphinx of the functions above."""
+    roles.register_local_role("ours", ours)
+    for function, priority in ((rewrite_docstring, 300), (hide_field, 400), (show_field, 600)):  # napoleon: 500
+        app.connect("autodoc-process-docstring", function, priority=priority)
+    app.connect("autodoc-skip-member", skip_member)
+    app.connect("missing-reference", resolve)
