@@ -6,15 +6,19 @@ A page of reference shows what a module's `__all__` names, or else what it defin
 from __future__ import annotations
 
 import importlib
+import inspect
 import pathlib
 import pkgutil
 import re
+import sys
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_origin
 
 from docutils import nodes
 from docutils.parsers.rst import roles
 from sphinx.domains.python import PyXRefRole
+from sphinx.pycode import ModuleAnalyzer
+from sphinx.util import logging
 from sphinx.util.nodes import make_refnode
 
 import acme_lite
@@ -71,6 +75,19 @@ def public_modules() -> list[str]:
     return sorted(names)
 
 
+def data_of(name: str) -> dict[str, list[str]]:
+    """Returns the constants and aliases that a package exports from its modules, and the docstrings below them."""
+    package = importlib.import_module(name)
+    analyzers = [ModuleAnalyzer.for_module(module) for module in sorted(sys.modules) if module.startswith(f"{name}.")]
+    docs = {attribute: lines for one in analyzers for (_, attribute), lines in one.find_attr_docs().items()}
+    members = {member: getattr(package, member) for member in getattr(package, "__all__", ())}
+    return {
+        member: docs.get(member, [])
+        for member, value in members.items()
+        if get_origin(value) or not (inspect.isclass(value) or inspect.isfunction(value) or inspect.ismodule(value))
+    }
+
+
 def write_reference() -> None:
     """Writes a page for every public module; pages of modules that are gone are removed."""
     REFERENCE.mkdir(exist_ok=True)
@@ -80,6 +97,8 @@ def write_reference() -> None:
             page.unlink()
     for name in names:
         text = f"{name}\n{'=' * len(name)}\n\n.. automodule:: {name}\n"
+        for member, lines in data_of(name).items():
+            text += f"\n.. py:data:: {member}\n\n" + "".join(f"   {line}\n" for line in lines)
         page = REFERENCE / f"{name}.rst"
         if not page.exists() or page.read_text() != text:
             page.write_text(text)
@@ -143,6 +162,16 @@ def resolve(app: Any, env: Any, node: Any, content: Any) -> Any:
     return content if node["reftype"] == "obj" else None
 
 
+def check_names(app: Any, env: Any) -> None:
+    """Warns of every public name that the reference does not show: a class or function without a docstring."""
+    objects = env.get_domain("py").objects
+    for module_name in public_modules():
+        module = importlib.import_module(module_name)
+        for name in getattr(module, "__all__", ()):
+            if f"{module_name}.{name}" not in objects:
+                logging.getLogger(__name__).warning("%s.%s is public and has no docstring.", module_name, name)
+
+
 def setup(app: Any) -> None:
     """Tells Sphinx of the functions above."""
     roles.register_local_role("ours", ours)
@@ -150,3 +179,4 @@ def setup(app: Any) -> None:
         app.connect("autodoc-process-docstring", function, priority=priority)
     app.connect("autodoc-skip-member", skip_member)
     app.connect("missing-reference", resolve)
+    app.connect("env-check-consistency", check_names)
