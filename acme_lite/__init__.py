@@ -30,6 +30,7 @@ _SUBMODULES = frozenset(
         "networks",
         "replay",
         "specs",
+        "testing",
         "types",
     }
 )
