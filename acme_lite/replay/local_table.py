@@ -212,22 +212,6 @@ class LocalTable:
         self._due_items = num_items
         return False
 
-    def start_columns(self, values: types.ArrayTree, num_items: int) -> list[np.ndarray]:
-        """Returns the leaves of the start values of so many sequences.
-
-        Raises:
-            ValueError: they are not the declared spec tree with leaves `[num_items, ...]`.
-        """
-        spec: Any = getattr(self.declaration.items, "start", ())
-        shapes = [(num_items, *leaf.shape) for leaf in jax.tree.leaves(spec)]
-        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(values)]
-        if jax.tree.structure(values) != self._start_structure or [leaf.shape for leaf in leaves] != shapes:
-            raise ValueError(
-                f"values must be like Sequences.start of table {self.declaration.name!r}, {spec}, with leaves of shape "
-                f"[{num_items}, ...], got shapes {jax.tree.map(np.shape, values)}."
-            )
-        return leaves
-
     def sample(self, shape: tuple[int, ...], rng: np.random.Generator) -> interface.Sample:
         """Draws items; the caller has asked `can_sample`."""
         num_items = math.prod(shape)

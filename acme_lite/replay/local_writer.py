@@ -331,7 +331,7 @@ class LocalWriter:
             steps = np.arange(table.longest)
             windows = self._physical_rows(starts[:, None] + steps, streams[:, None])
             windows[steps >= lengths[:, None]] = ZERO_ROW
-            columns = (windows, *table.start_columns(values, len(starts)))
+            columns = (windows, *table.declaration.start_leaves(values, len(starts)))
         for array in columns if priorities is None else (*columns, priorities):
             if len(array) != len(starts):
                 raise ValueError(f"priorities and values must have {len(starts)} entries, got {len(array)}.")

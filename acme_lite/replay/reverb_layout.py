@@ -2,7 +2,8 @@
 
 A transition is one array of bytes: source observation, action, extras, reward, discount, next observation. A row of a
 sequence is one array of bytes, and an item a run of them. The frames of `specs.FrameStack` leaves stand in a column of
-their own, once per row, and an item refers to those that its stacks are made of. A batch is unpacked at once.
+their own, once per row, and an item refers to those that its stacks are made of. What a sequence holds of its first row
+alone (`tables.Sequences.start`) is one array of bytes in the item's last column. A batch is unpacked at once.
 """
 
 from __future__ import annotations
@@ -72,18 +73,21 @@ class Layout:
 
     def columns(self, items: tables.Transitions | tables.Sequences) -> list[tuple[int, ...]]:
         """Returns the shapes of the columns of bytes of one item."""
-        first: tuple[int, ...]
+        columns: list[tuple[int, ...]]
         if isinstance(items, tables.Transitions):
-            first, num_frames = (self.transition.itemsize,), 2 * self.stack
+            columns, num_frames = [(self.transition.itemsize,)], 2 * self.stack
         else:
-            first, num_frames = (items.length, self.row.itemsize), items.length + self.stack - 1
-        return [first, (num_frames, self.frame.itemsize)] if self.stack else [first]
+            columns, num_frames = [(items.length, self.row.itemsize)], items.length + self.stack - 1
+        if self.stack:
+            columns.append((num_frames, self.frame.itemsize))
+        start = start_dtype(items)
+        return [*columns, (start.itemsize,)] if start.itemsize else columns
 
     def item_bytes(self, items: tables.Transitions | tables.Sequences) -> int:
         """Returns the bytes that an item adds to a table of long episodes, before compression."""
         if isinstance(items, tables.Transitions):
             return self.transition.itemsize + self.frame.itemsize
-        return items.period * (self.row.itemsize + self.frame.itemsize)
+        return items.period * (self.row.itemsize + self.frame.itemsize) + start_dtype(items).itemsize
 
     def check_observation(self, observation: types.ArrayTree, num_streams: int) -> None:
         """Raises ValueError unless an observation has the structure and the shapes `[N, ...]` of its spec."""
@@ -141,7 +145,11 @@ class Layout:
         frames = columns[1].view(self.frame)[..., 0] if self.stack else None
         if isinstance(items, tables.Transitions):
             return self._unpack_transitions(columns[0].view(self.transition)[..., 0], frames, shape)
-        return self._unpack_sequences(columns[0].view(self.row)[..., 0], frames, shape)
+        start = start_dtype(items)
+        starts = columns[-1].view(start)[..., 0] if start.itemsize else None
+        sequence = self._unpack_sequences(columns[0].view(self.row)[..., 0], frames, shape)
+        leaves = [] if starts is None else [_owned(starts[name], shape) for name in start.names or ()]
+        return sequence._replace(start=jax.tree.unflatten(jax.tree.structure(items.start), leaves))
 
     def _unpack_transitions(
         self, records: np.ndarray, frames: np.ndarray | None, shape: tuple[int, ...]
@@ -198,6 +206,21 @@ class Layout:
         treedef: Any = self._field_trees[name]
         leaves = [_owned(records[f"{name}.{i}"], shape) for i in range(treedef.num_leaves)]
         return jax.tree.unflatten(treedef, leaves)
+
+
+def start_dtype(items: tables.Transitions | tables.Sequences) -> np.dtype:
+    """Returns the dtype of what an item holds of its first row alone; it has no bytes where there is nothing."""
+    leaves = jax.tree.leaves(getattr(items, "start", ()))
+    return np.dtype([(f"s{i}", leaf.dtype, leaf.shape) for i, leaf in enumerate(leaves)])
+
+
+def pack_starts(items: tables.Sequences, leaves: Sequence[np.ndarray], num_items: int) -> np.ndarray:
+    """Returns `[M, bytes]` of the leaves `[M, ...]` of what sequences hold of their first rows alone."""
+    dtype = start_dtype(items)
+    records = np.empty(num_items, dtype)
+    for name, leaf in zip(dtype.names or (), leaves, strict=True):
+        records[name] = leaf
+    return records.view(np.uint8).reshape(num_items, -1) if dtype.itemsize else np.empty((num_items, 0), np.uint8)
 
 
 def _owned(column: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 from acme_lite import types
 from acme_lite.replay import tables
 from acme_lite.replay.local_writer import check_priorities
+from acme_lite.replay.reverb_layout import pack_starts
 from acme_lite.replay.reverb_link import Link
 
 _POLL_MS = 50
@@ -105,6 +106,8 @@ class ReverbWriter:
         streams, starts, lengths = (np.asarray(array, np.int64) for array in (streams, starts, lengths))
         priorities = np.ones(len(starts)) if priorities is None else check_priorities(priorities)
         self._check_items(declaration, streams, starts, lengths)
+        is_transitions = isinstance(declaration.items, tables.Transitions)
+        values = tuple(values) if is_transitions else declaration.start_leaves(values, len(starts))
         for array in (priorities, *values):
             if len(array) != len(starts):
                 raise ValueError(f"priorities and values must have {len(starts)} entries, got {len(array)}.")
@@ -113,7 +116,10 @@ class ReverbWriter:
             if isinstance(declaration.items, tables.Transitions):
                 self._create_transitions(table, streams, starts, starts + lengths, priorities.tolist(), values)
             else:
-                items = zip(streams.tolist(), starts.tolist(), lengths.tolist(), priorities.tolist(), strict=True)
+                packed = pack_starts(declaration.items, values, len(starts))
+                items = zip(
+                    streams.tolist(), starts.tolist(), lengths.tolist(), priorities.tolist(), packed, strict=True
+                )
                 for item in items:
                     self._create_sequence(table, declaration.items.length, *item)
             self._in_flight += len(starts)
@@ -184,7 +190,9 @@ class ReverbWriter:
         for ref, priority, more in zip(refs, priorities, frames, strict=True):
             self._writer.CreateItem(table, priority, [[ref], *more], squeezed)
 
-    def _create_sequence(self, table: str, longest: int, stream: int, start: int, length: int, priority: float) -> None:
+    def _create_sequence(
+        self, table: str, longest: int, stream: int, start: int, length: int, priority: float, packed: np.ndarray
+    ) -> None:
         rows = [self._row(stream, number) for number in range(start, start + length)]
         columns = [rows + self._zeros(0)[: longest - length]]
         if self._layout.stack:
@@ -192,7 +200,11 @@ class ReverbWriter:
             frames = [self._frame(stream, number) for number in range(begin, start + length)]
             before = self._layout.stack - 1 + length - len(frames)
             columns.append(self._zeros(1)[:before] + frames + self._zeros(1)[: longest - length])
-        self._writer.CreateItem(table, priority, columns, [False] * len(columns))
+        squeezed = [False] * len(columns)
+        if packed.size:
+            columns.append([self._send(self._num_before, packed)])
+            squeezed.append(True)
+        self._writer.CreateItem(table, priority, columns, squeezed)
 
     def _stack(self, stream: int, row: int) -> list[Any]:
         """Returns the frames of a row's largest stack, zeros from before its episode."""

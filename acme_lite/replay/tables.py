@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
+
+import jax
+import numpy as np
 
 from acme_lite import types
 from acme_lite.replay import rate_limiters
@@ -163,6 +167,23 @@ class Table:
                 f"Table {self.name!r} could never give {num_items} items at once: max_size * max_times_sampled is "
                 f"{self.max_size} * {self.max_times_sampled}."
             )
+
+    def start_leaves(self, values: types.ArrayTree, num_items: int) -> list[np.ndarray]:
+        """Returns the leaves of the start values of so many sequences.
+
+        Raises:
+            ValueError: they are not the declared spec tree with leaves `[num_items, ...]`.
+        """
+        spec: Any = getattr(self.items, "start", ())
+        leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(values)]
+        shapes = [(num_items, *leaf.shape) for leaf in jax.tree.leaves(spec)]
+        structures: list[Any] = [jax.tree.structure(values), jax.tree.structure(spec)]
+        if structures[0] != structures[1] or [leaf.shape for leaf in leaves] != shapes:
+            raise ValueError(
+                f"values must be like Sequences.start of table {self.name!r}, {spec}, with leaves of shape "
+                f"[{num_items}, ...], got shapes {jax.tree.map(np.shape, values)}."
+            )
+        return leaves
 
     def widened(self, num_items: int) -> Table:
         """Returns a table that also takes a burst of so many inserts without a sample between."""
