@@ -42,6 +42,8 @@ class Settings:
     """Environment as suite:task."""
     seed: int = 0
     """Seed of the run, and of the moments of the kills."""
+    clock_share: float = 0.3
+    """Share of the kills that come at a random time after the start; the others wait for checkpoints."""
     start_seconds: float = 8.0
     """A kill by the clock comes within this time from the start."""
     arguments: str = ""
@@ -76,7 +78,7 @@ def run_and_kill(settings: Settings, directory: pathlib.Path, rng: random.Random
     with log.open("ab") as file:
         process = subprocess.Popen(command(settings, directory), stdout=file, stderr=file)
     try:
-        if rng.random() < 0.3:
+        if rng.random() < settings.clock_share:
             time.sleep(rng.uniform(0, settings.start_seconds))
         else:
             # Names change while a checkpoint is written and while old ones are removed.

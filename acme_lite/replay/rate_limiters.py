@@ -166,7 +166,7 @@ class SampleToInsertRatio:
 class Queue:
     """Inserts wait while `size` items have not been sampled, samples wait for items.
 
-    With the sampler `Fifo` and `max_times_sampled` 1 every item is sampled once, in order.
+    A table must have the sampler `Fifo` and `max_times_sampled` 1 beside it: every item is sampled once, in order.
 
     Attributes:
         size: most items waiting, at least 1.
