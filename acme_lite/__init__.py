@@ -28,6 +28,7 @@ _SUBMODULES = frozenset(
         "networks",
         "replay",
         "specs",
+        "testing",
         "types",
     }
 )

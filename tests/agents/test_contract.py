@@ -1,4 +1,4 @@
-"""The table of agents, and the checks of `contract` on each of them."""
+"""The table of agents, and the checks of `acme_lite.testing` on each of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from collections.abc import Callable
 import dm_env
 import pytest
 
-from acme_lite import core, environments, learning
+from acme_lite import core, environments, learning, testing
 from acme_lite.agents import dqn
-from tests.agents import contract, memory_environment, probe_recurrent
+from tests.agents import memory_environment, probe_recurrent
 
 
 def cart_pole(seed: int) -> dm_env.Environment:
@@ -38,6 +38,8 @@ def _dqn(**settings) -> core.Builder:
     return dqn.DQNBuilder(dataclasses.replace(_DQN, **settings))
 
 
+SEVERAL = (testing.check_run_with_several_environments,)
+
 # name -> builder and environment: a new agent is one more row.
 AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
     "dqn": (_dqn(), cart_pole),
@@ -60,24 +62,16 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
 
 @pytest.fixture(scope="module", params=AGENTS.values(), ids=AGENTS.keys())
 def agent(request):
-    return contract.make_agent(*request.param)
+    return testing.make_agent(*request.param)
 
 
-@pytest.mark.parametrize(
-    "check",
-    [contract.check_samples, contract.check_policy, contract.check_learner, contract.check_restored_learner],
-)
-def test_parts(check, agent):
+@pytest.mark.parametrize("check", [check for check in testing.CHECKS if check not in SEVERAL])
+def test_contract(check, agent):
     check(agent)
 
 
-@pytest.mark.parametrize("check", [contract.check_runs, contract.check_nan_rewards])
-@pytest.mark.parametrize(("builder", "environment_factory"), AGENTS.values(), ids=AGENTS.keys())
-def test_runs(check, builder, environment_factory, tmp_path):
-    check(builder, environment_factory, tmp_path)
-
-
 # What several members change is the library's part: one agent without a state and one with a state show it.
+@pytest.mark.parametrize("check", SEVERAL)
 @pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "recurrent_probe"])
-def test_runs_with_several_environments(name, tmp_path):
-    contract.check_run_with_several_environments(*AGENTS[name], tmp_path)
+def test_contract_with_several_environments(check, name):
+    check(testing.make_agent(*AGENTS[name]))

@@ -1,0 +1,65 @@
+"""For tests of one's own agents: probe environments with known answers, and the contract that every agent keeps."""
+
+from acme_lite.testing.agent_parts import Agent, EnvironmentFactory, FixedVariables, RecordedDataset, make_agent
+from acme_lite.testing.comparisons import no_compilation, type_difference, value_difference
+from acme_lite.testing.contract import (
+    CHECKS,
+    check_builder,
+    check_learner,
+    check_nan_rewards,
+    check_policy,
+    check_restored_learner,
+    check_run_with_several_environments,
+    check_runs,
+    check_samples,
+    check_seeds,
+)
+from acme_lite.testing.memory_environment import MemoryEnvironment
+from acme_lite.testing.probes import (
+    PROBES,
+    Answer,
+    Probe,
+    check_actions,
+    check_values,
+    discount_probe,
+    last_observation_probe,
+    observation_policy_probe,
+    observation_probe,
+    policy_probe,
+    truncation_probe,
+    value_probe,
+)
+
+__all__ = [
+    "CHECKS",
+    "PROBES",
+    "Agent",
+    "Answer",
+    "EnvironmentFactory",
+    "FixedVariables",
+    "MemoryEnvironment",
+    "Probe",
+    "RecordedDataset",
+    "check_actions",
+    "check_builder",
+    "check_learner",
+    "check_nan_rewards",
+    "check_policy",
+    "check_restored_learner",
+    "check_run_with_several_environments",
+    "check_runs",
+    "check_samples",
+    "check_seeds",
+    "check_values",
+    "discount_probe",
+    "last_observation_probe",
+    "make_agent",
+    "no_compilation",
+    "observation_policy_probe",
+    "observation_probe",
+    "policy_probe",
+    "truncation_probe",
+    "type_difference",
+    "value_difference",
+    "value_probe",
+]
