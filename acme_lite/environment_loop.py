@@ -132,7 +132,7 @@ class EnvironmentLoop:
         """Performs one step of all members together; the first call resets them before.
 
         Returns:
-            How many environment steps were counted, in [0, N]: a member whose episode had ended was only reset.
+            How many environment steps were counted, in [0, N]; a member whose episode had ended was only reset.
         """
         timestep = self._reset() if self._timestep is None else self._timestep
         begun = _clock()

@@ -15,12 +15,13 @@ from acme_lite.replay import interface
 class EndOfEpisode(enum.Enum):
     """What becomes of the rows at an episode's end that no regular window holds.
 
-    WRITE: the last `length` rows of the episode are written too, a full window whose start is off the grid. An episode
-        of fewer rows leaves nothing.
-    TRUNCATE: the window that has begun is written as far as the episode goes, a shorter one.
-    ZERO_PAD: that window is written with zeros (mask False) up to `length`. This library's replay pads every shorter
-        item when it is sampled, so TRUNCATE and ZERO_PAD write the same item and sample the same batch.
-    CONTINUE: the windows run on into the next episode, on one grid for all of a stream's rows.
+    Attributes:
+        WRITE: the last `length` rows of the episode are written too, a full window whose start is off the grid. An
+            episode of fewer rows leaves nothing.
+        TRUNCATE: the window that has begun is written as far as the episode goes, a shorter one.
+        ZERO_PAD: that window is written with zeros (mask False) up to `length`. This library's replay pads every
+            shorter item when it is sampled, so TRUNCATE and ZERO_PAD write the same item and sample the same batch.
+        CONTINUE: the windows run on into the next episode, on one grid for all of a stream's rows.
     """
 
     WRITE = "write"

@@ -8,25 +8,44 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from acme_lite.environments.adapters import BsuiteEnvironment as BsuiteEnvironment
-from acme_lite.environments.adapters import DMControlEnvironment as DMControlEnvironment
-from acme_lite.environments.factory import make as make
-from acme_lite.environments.factory import make_vector as make_vector
-from acme_lite.environments.seeding import episode_seed as episode_seed
-from acme_lite.environments.sync_vector import SyncVectorEnvironment as SyncVectorEnvironment
-from acme_lite.environments.vector import VectorEnvironment as VectorEnvironment
-from acme_lite.environments.wrappers import ActionRepeat as ActionRepeat
-from acme_lite.environments.wrappers import CanonicalActions as CanonicalActions
-from acme_lite.environments.wrappers import ConcatenateObservations as ConcatenateObservations
-from acme_lite.environments.wrappers import FlattenObservation as FlattenObservation
-from acme_lite.environments.wrappers import FrameStack as FrameStack
-from acme_lite.environments.wrappers import SinglePrecision as SinglePrecision
-from acme_lite.environments.wrappers import StepLimit as StepLimit
-from acme_lite.environments.wrappers import Wrapper as Wrapper
+from acme_lite.environments.adapters import BsuiteEnvironment, DMControlEnvironment
+from acme_lite.environments.factory import make, make_vector
+from acme_lite.environments.seeding import episode_seed
+from acme_lite.environments.sync_vector import SyncVectorEnvironment
+from acme_lite.environments.vector import VectorEnvironment
+from acme_lite.environments.wrappers import (
+    ActionRepeat,
+    CanonicalActions,
+    ConcatenateObservations,
+    FlattenObservation,
+    FrameStack,
+    SinglePrecision,
+    StepLimit,
+    Wrapper,
+)
 
 if TYPE_CHECKING:
-    from acme_lite.environments.gymnasium_environments import GymnasiumEnvironment as GymnasiumEnvironment
-    from acme_lite.environments.gymnasium_environments import GymnasiumVectorEnvironment as GymnasiumVectorEnvironment
+    from acme_lite.environments.gymnasium_environments import GymnasiumEnvironment, GymnasiumVectorEnvironment
+
+__all__ = [
+    "ActionRepeat",
+    "BsuiteEnvironment",
+    "CanonicalActions",
+    "ConcatenateObservations",
+    "DMControlEnvironment",
+    "FlattenObservation",
+    "FrameStack",
+    "GymnasiumEnvironment",
+    "GymnasiumVectorEnvironment",
+    "SinglePrecision",
+    "StepLimit",
+    "SyncVectorEnvironment",
+    "VectorEnvironment",
+    "Wrapper",
+    "episode_seed",
+    "make",
+    "make_vector",
+]
 
 _LAZY = frozenset({"GymnasiumEnvironment", "GymnasiumVectorEnvironment"})
 

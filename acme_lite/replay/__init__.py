@@ -1,24 +1,33 @@
 """Replay: tables of experience, writers that fill them and datasets that draw from them."""
 
-from acme_lite.replay import rate_limiters as rate_limiters
-from acme_lite.replay.datasets import mix_datasets as mix_datasets
-from acme_lite.replay.datasets import zip_datasets as zip_datasets
-from acme_lite.replay.interface import Dataset as Dataset
-from acme_lite.replay.interface import Replay as Replay
-from acme_lite.replay.interface import ReplayInfo as ReplayInfo
-from acme_lite.replay.interface import Sample as Sample
-from acme_lite.replay.interface import SampleInfo as SampleInfo
-from acme_lite.replay.interface import TableInfo as TableInfo
-from acme_lite.replay.interface import Writer as Writer
-from acme_lite.replay.local import LocalReplay as LocalReplay
-from acme_lite.replay.rate_limiters import MinSize as MinSize
-from acme_lite.replay.rate_limiters import Queue as Queue
-from acme_lite.replay.rate_limiters import SampleToInsertRatio as SampleToInsertRatio
-from acme_lite.replay.tables import Fifo as Fifo
-from acme_lite.replay.tables import Lifo as Lifo
-from acme_lite.replay.tables import Prioritized as Prioritized
-from acme_lite.replay.tables import Sequences as Sequences
-from acme_lite.replay.tables import Signature as Signature
-from acme_lite.replay.tables import Table as Table
-from acme_lite.replay.tables import Transitions as Transitions
-from acme_lite.replay.tables import Uniform as Uniform
+from acme_lite.replay import rate_limiters
+from acme_lite.replay.datasets import mix_datasets, zip_datasets
+from acme_lite.replay.interface import Dataset, Replay, ReplayInfo, Sample, SampleInfo, TableInfo, Writer
+from acme_lite.replay.local import LocalReplay
+from acme_lite.replay.rate_limiters import MinSize, Queue, SampleToInsertRatio
+from acme_lite.replay.tables import Fifo, Lifo, Prioritized, Sequences, Signature, Table, Transitions, Uniform
+
+__all__ = [
+    "Dataset",
+    "Fifo",
+    "Lifo",
+    "LocalReplay",
+    "MinSize",
+    "Prioritized",
+    "Queue",
+    "Replay",
+    "ReplayInfo",
+    "Sample",
+    "SampleInfo",
+    "SampleToInsertRatio",
+    "Sequences",
+    "Signature",
+    "Table",
+    "TableInfo",
+    "Transitions",
+    "Uniform",
+    "Writer",
+    "mix_datasets",
+    "rate_limiters",
+    "zip_datasets",
+]
