@@ -173,17 +173,26 @@ class Agent:
         return learner, dataset
 
 
-def make_agent(builder: core.Builder, environment_factory: EnvironmentFactory) -> Agent:
-    """Returns an agent's parts, made for the environments of a factory.
+def check_factory(environment_factory: EnvironmentFactory) -> None:
+    """Checks that this is a function, and not the environment that it should make.
 
     Raises:
-        ValueError: `environment_factory` is an environment instead of a function that makes one.
+        ValueError: it is not.
     """
     if not callable(environment_factory):
         raise ValueError(
             "environment_factory must be a function (seed) -> dm_env.Environment, got "
             f"{type(environment_factory).__name__}: the checks need several environments."
         )
+
+
+def make_agent(builder: core.Builder, environment_factory: EnvironmentFactory) -> Agent:
+    """Returns an agent's parts, made for the environments of a factory.
+
+    Raises:
+        ValueError: `environment_factory` is an environment instead of a function that makes one.
+    """
+    check_factory(environment_factory)
     environment = environment_factory(0)
     spec = specs.make_environment_spec(environment)
     environment.close()

@@ -40,8 +40,7 @@ def check_builder(builder: core.Builder, environment_factory: agent_parts.Enviro
         AssertionError: something does not hold, or a part raised an error of its own; says what in one sentence.
         ValueError: `environment_factory` is no function.
     """
-    if not callable(environment_factory):
-        agent_parts.make_agent(builder, environment_factory)
+    agent_parts.check_factory(environment_factory)
     with _own_errors("making the parts"):
         agent = agent_parts.make_agent(builder, environment_factory)
     for check in CHECKS:
@@ -80,12 +79,10 @@ def _check_policy_types(agent: Agent, policy: acting.ActorCore, batch_size: int,
         policy.select_action, agent.variables["policy"], observation, state, jax.random.key(0)
     )
     policy_name = "evaluation" if evaluation else "training"
-    for name, spec, actual in (
-        ("action", agent.spec.action, action),
-        ("extras", agent.extras_spec, () if evaluation else extras),
-    ):
-        if name == "extras" and evaluation:
-            continue  # nothing records them
+    compared = [("action", agent.spec.action, action)]
+    if not evaluation:  # nothing records the extras of an evaluation
+        compared.append(("extras", agent.extras_spec, extras))
+    for name, spec, actual in compared:
         difference = comparisons.type_difference(_batched(spec, (batch_size,)), actual)
         assert difference is None, f"The {name} of the {policy_name} policy does not fit its spec: {difference}."
     difference = comparisons.type_difference(state, next_state)

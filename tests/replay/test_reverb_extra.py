@@ -11,5 +11,5 @@ from acme_lite.replay import reverb_server
 
 def test_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "reverb", None)
-    with pytest.raises(ImportError, match=r"pip install 'acme-lite\[distributed\]'"):
+    with pytest.raises(ImportError, match=r"pip install '\.\[distributed\]'"):
         reverb_server.import_reverb.__wrapped__()

@@ -400,6 +400,7 @@ def test_runs_that_depend_on_more_than_the_seed():
     )
 
 
+@pytest.mark.slow
 def test_an_evaluation_that_depends_on_more_than_the_seed():
     calls = itertools.count()
 
@@ -418,6 +419,7 @@ def test_an_evaluation_that_depends_on_more_than_the_seed():
     fails(testing.check_runs, "Runs of one seed were evaluated differently", make_actor=make_actor)
 
 
+@pytest.mark.slow
 def test_runs_that_do_not_depend_on_the_seed():
     def variables(state):
         return {"policy": {"params": jax.tree.map(jnp.zeros_like, state.params), "epsilon": state.epsilon}}
