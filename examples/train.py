@@ -6,7 +6,7 @@ uv run examples/train.py dqn --help
 """
 
 import dataclasses
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -31,6 +31,8 @@ class Run:
     """Episodes of one evaluation."""
     checkpoint_every: int = 50_000
     """Environment steps from one checkpoint to the next; a run that is started again goes on from the last."""
+    replay: Literal["local", "reverb"] = "local"
+    """Where experience is kept: in this process's memory, or in a Reverb server."""
     directory: str | None = None
     """Where the run's files go; below runs/ unless given."""
 
@@ -46,7 +48,8 @@ def train(agent: str, config: Any, run: Run) -> experiments.ExperimentResult:
             evaluation=experiments.EvaluationConfig(run.evaluate_every, run.evaluation_episodes),
             checkpointing=experiments.CheckpointConfig(every_steps=run.checkpoint_every),
             directory=run.directory,
-        )
+        ),
+        replay=run.replay,
     )
 
 

@@ -1,0 +1,115 @@
+"""Do throughput and resident memory stay flat in a long run with a full replay?
+
+DQN on CartPole-v1 with a replay that is full after the first minute; one line per interval.
+
+    uv run benchmarks/soak.py --minutes 30
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import tempfile
+import time
+from typing import Any
+
+import tyro
+
+
+@dataclasses.dataclass(frozen=True)
+class Soak:
+    """What to run."""
+
+    minutes: float = 30.0
+    """How long, after the replay is full."""
+    interval_seconds: float = 60.0
+    """From line to line."""
+    replay: str = "local"
+    """Which replay: local or reverb."""
+    max_replay_size: int = 50_000
+    """Transitions in the replay."""
+    steps_per_update: int = 4
+    """Environment steps per SGD step."""
+    overlap: bool = False
+    """Whether learning runs in a thread beside acting."""
+
+
+class Ended(Exception):
+    """The time is over."""
+
+
+def resident_megabytes() -> float:
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+class Watch:
+    """An observer that prints a line per interval once the replay is full, and ends the run when the time is over."""
+
+    def __init__(self, soak: Soak):
+        self._soak = soak
+        self._steps = 0
+        self._start = 0.0
+        self._line_time = 0.0
+        self._line_steps = 0
+        self.lines: list[tuple[float, float]] = []  # (steps per second, megabytes)
+
+    def observe_first(self, timestep: Any) -> None:
+        pass
+
+    def observe(self, action: Any, next_timestep: Any) -> None:
+        self._steps += 1
+        if self._steps < self._soak.max_replay_size:
+            return
+        now = time.monotonic()
+        if not self._start:
+            self._start = self._line_time = now
+            self._line_steps = self._steps
+            print(f"the replay is full after {self._steps:,} steps, {resident_megabytes():.1f} MB", flush=True)
+        if now - self._line_time < self._soak.interval_seconds:
+            return
+        rate = (self._steps - self._line_steps) / (now - self._line_time)
+        self.lines.append((rate, resident_megabytes()))
+        self._line_time, self._line_steps = now, self._steps
+        print(f"{(now - self._start) / 60:5.1f} min {rate:8,.0f} steps/s {self.lines[-1][1]:8.1f} MB", flush=True)
+        if now - self._start >= 60 * self._soak.minutes:
+            raise Ended
+
+    def get_metrics(self, member: int) -> dict[str, Any]:
+        return {}
+
+
+def main(soak: Soak) -> None:
+    import jax
+
+    from acme_lite import environments, experiments
+    from acme_lite.agents import dqn
+
+    print(f"{platform.platform()}, Python {platform.python_version()}, JAX {jax.__version__}, {soak}", flush=True)
+    watch = Watch(soak)
+    config = dqn.DQNConfig(
+        samples_per_insert=128 / soak.steps_per_update, max_replay_size=soak.max_replay_size, overlap=soak.overlap
+    )
+    with tempfile.TemporaryDirectory() as directory:
+        experiment = experiments.ExperimentConfig(
+            builder=dqn.DQNBuilder(config),
+            environment_factory=lambda seed: environments.make("gym:CartPole-v1", seed=seed),
+            max_num_actor_steps=10**9,
+            evaluation=None,
+            directory=directory,
+            observers=(watch,),
+        )
+        try:
+            experiments.run_experiment(experiment, quiet=True, replay=soak.replay)
+        except Ended:
+            rates, sizes = zip(*watch.lines, strict=True)
+            print(
+                f"first and last line: {rates[0]:,.0f} and {rates[-1]:,.0f} steps/s, {sizes[0]:.1f} and "
+                f"{sizes[-1]:.1f} MB; lowest and highest: {min(rates):,.0f} and {max(rates):,.0f} steps/s, "
+                f"{min(sizes):.1f} and {max(sizes):.1f} MB"
+            )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Soak, description=__doc__))
