@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from acme_lite import acting, adders, core, counting, environments, loggers, replay, specs
+from acme_lite import acting, adders, core, counting, environments, loggers, replay, specs, types
 from acme_lite.environment_loop import EnvironmentLoop
 from acme_lite.experiments import config, timing
 
@@ -33,6 +33,38 @@ def make_seeds(seed: int) -> Seeds:
     """Returns the seeds that derive from the seed of an experiment."""
     environment, evaluation, dataset = (np.random.SeedSequence(seed).generate_state(3) // 2).tolist()
     return Seeds(environment, evaluation, dataset, *jax.random.split(jax.random.key(seed), 3))
+
+
+class Plan(NamedTuple):
+    """What all parts of a run agree on, in whichever process they are.
+
+    Attributes:
+        spec: of the environment.
+        networks: the agent's.
+        variable_names: of the learner's variables.
+        extras_spec: of what the policy gives beside an action.
+        tables: of the replay.
+    """
+
+    spec: specs.EnvironmentSpec
+    networks: Any
+    variable_names: list[str]
+    extras_spec: types.SpecTree
+    tables: list[replay.Table]
+
+
+def make_plan(experiment: config.ExperimentConfig, spec: specs.EnvironmentSpec) -> Plan:
+    """Returns the plan of an experiment in environments of this spec.
+
+    Raises:
+        ValueError: the agent cannot act there, or its tables do not work.
+    """
+    builder = experiment.builder
+    networks = (experiment.network_factory or builder.make_networks)(spec)
+    shapes = jax.eval_shape(functools.partial(builder.init_variables, networks, spec), jax.random.key(0))
+    extras_spec = acting.extras_spec(builder.make_policy(networks, spec), shapes["policy"], spec.observation)
+    tables = [table.widened(experiment.num_envs) for table in builder.make_tables(spec, extras_spec)]
+    return Plan(spec, networks, sorted(shapes), extras_spec, tables)
 
 
 class Acting(NamedTuple):
@@ -113,7 +145,7 @@ class Parts(NamedTuple):
 
 def make_parts(
     experiment: config.ExperimentConfig,
-    networks: Any,
+    plan: Plan,
     environment: environments.VectorEnvironment,
     evaluation_environment: environments.VectorEnvironment | None,
     seeds: Seeds,
@@ -125,7 +157,7 @@ def make_parts(
 
     Args:
         experiment: what to put together.
-        networks: the agent's.
+        plan: of the experiment.
         environment: where it acts and learns.
         evaluation_environment: where it is evaluated; None for no evaluation.
         seeds: of all parts.
@@ -133,14 +165,11 @@ def make_parts(
         make_replay: makes a replay of tables.
     """
     builder, num_envs = experiment.builder, experiment.num_envs
-    spec = specs.make_environment_spec(environment)
+    spec, networks = plan.spec, plan.networks
     policy = builder.make_policy(networks, spec)
     evaluation_policy = builder.make_policy(networks, spec, evaluation=True)
-    shapes = jax.eval_shape(functools.partial(builder.init_variables, networks, spec), jax.random.key(0))
-    extras_spec = acting.extras_spec(policy, shapes["policy"], spec.observation)
-    tables = builder.make_tables(spec, extras_spec)
-    made_replay = make_replay([table.widened(num_envs) for table in tables])
-    adder = builder.make_adder(made_replay.writer(num_envs), spec, extras_spec)
+    made_replay = make_replay(plan.tables)
+    adder = builder.make_adder(made_replay.writer(num_envs), spec, plan.extras_spec)
     dataset = timing.TimedDataset(builder.make_dataset(made_replay, seed=seeds.replay))
     counter = counting.Counter()
     learner = builder.make_learner(
@@ -160,7 +189,7 @@ def make_parts(
     return Parts(
         spec=spec,
         evaluation_policy=evaluation_policy,
-        variable_names=sorted(shapes),
+        variable_names=plan.variable_names,
         replay=made_replay,
         dataset=dataset,
         learner=learner,

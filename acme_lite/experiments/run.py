@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import pathlib
 import time
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ import jax
 import numpy as np
 
 from acme_lite import checkpointing, loggers, specs
-from acme_lite.experiments import checkpoints, config, interrupts, outputs, run_directory
+from acme_lite.experiments import checkpoints, config, identity, interrupts, outputs, run_directory
 from acme_lite.experiments import parts as parts_lib
 
 
@@ -55,10 +54,10 @@ def run_experiment(
         stack.callback(environment.close)
         spec = specs.make_environment_spec(environment)
         # Before the directory: an agent that cannot act in this environment must not claim it.
-        networks = (experiment.network_factory or experiment.builder.make_networks)(spec)
+        plan = parts_lib.make_plan(experiment, spec)
         name = environment.name
-        description = _describe(experiment, name, replay)
-        directory = _make_directory(experiment, name, description)
+        description = identity.describe(experiment, name, replay=replay)
+        directory = identity.open_directory(experiment, name, description)
         stack.callback(directory.close)
         logs = outputs.Logs(experiment.logger_factory or loggers.make_logger_factory(directory.path))
         stack.callback(logs.close)
@@ -68,7 +67,7 @@ def run_experiment(
             stack.callback(evaluation_environment.close)
         parts = parts_lib.make_parts(
             experiment,
-            networks,
+            plan,
             environment,
             evaluation_environment,
             seeds,
@@ -81,7 +80,7 @@ def run_experiment(
             opened = checkpoints.open_checkpoints(experiment.checkpointing, directory.path)
             schedule = checkpoints.Schedule(experiment.checkpointing, opened, run_directory.config_hash(description))
         run = _Run(experiment, parts, logs, schedule)
-        title = f"{_agent_name(experiment)} {name}"
+        title = f"{identity.agent_name(experiment)} {name}"
         beginning = run.resume() if directory.resumed else run.check()
         if not quiet:
             megabytes = parts.replay.info().num_bytes / 1e6
@@ -307,31 +306,3 @@ class _Run:
     def _log_time_split(self) -> None:
         counts = {"actor_steps": self._loop.steps}
         self._time_logger.write(counts | {f"{name}_seconds": value for name, value in self.seconds().items()})
-
-
-def _agent_name(experiment: config.ExperimentConfig) -> str:
-    return type(experiment.builder).__name__.removesuffix("Builder").lower()
-
-
-def _describe(experiment: config.ExperimentConfig, environment_name: str, replay: str) -> dict[str, Any]:
-    """Returns everything that a run follows from."""
-    return {
-        "agent": experiment.builder,
-        "replay": replay,
-        "environment": environment_name,
-        "num_envs": experiment.num_envs,
-        "max_num_actor_steps": experiment.max_num_actor_steps,
-        "seed": experiment.seed,
-        "network_factory": experiment.network_factory,
-        "evaluation": experiment.evaluation,
-    }
-
-
-def _make_directory(
-    experiment: config.ExperimentConfig, environment_name: str, description: dict[str, Any]
-) -> run_directory.RunDirectory:
-    can_resume = functools.partial(checkpoints.can_resume, experiment.checkpointing)
-    if experiment.directory is not None:
-        return run_directory.open_run_directory(experiment.directory, description, can_resume=can_resume)
-    names = (_agent_name(experiment), environment_name, f"seed{experiment.seed}")
-    return run_directory.make_run_directory("runs", names, description, can_resume=can_resume)
