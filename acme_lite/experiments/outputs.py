@@ -7,8 +7,8 @@ import dataclasses
 import pathlib
 from typing import Any
 
-from acme_lite import core, loggers
-from acme_lite.experiments import config, parts, policies, run_directory
+from acme_lite import acting, core, loggers, specs
+from acme_lite.experiments import config, policies, run_directory
 
 
 class Logs:
@@ -45,9 +45,9 @@ def write_curve(result: config.ExperimentResult, training: tuple[list[int], list
     return curve
 
 
-def write_result(result: config.ExperimentResult, made: parts.Parts) -> None:
-    """Writes the policy and, last, what marks the run as finished."""
-    policies.save_policy(result.directory, made.evaluation_policy, result.variables["policy"], made.spec)
+def write_result(result: config.ExperimentResult, policy: acting.ActorCore, spec: specs.EnvironmentSpec) -> None:
+    """Writes the evaluation policy and, last, what marks the run as finished."""
+    policies.save_policy(result.directory, policy, result.variables["policy"], spec)
     if result.finished:
         description = {
             "counts": result.counts,

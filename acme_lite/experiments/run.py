@@ -98,7 +98,7 @@ def run_experiment(
                 raise
         result = run.result(directory.path, finished=finished)
         curve = outputs.write_curve(result, run.training, f"{title}, seed {experiment.seed}")
-        outputs.write_result(result, parts)
+        outputs.write_result(result, parts.evaluation_policy, parts.spec)
         if finished and schedule is not None:
             schedule.clear()
     if not quiet:

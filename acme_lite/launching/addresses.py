@@ -64,5 +64,6 @@ def _hold(port: int, name: str) -> socket.socket:
                 raise OSError(error.errno, f"port {port} of node {name} is taken ({error.strerror})") from error
     held = socket.socket()
     held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # so that a server may probe whether the port is free
     held.bind((_HOST, port))
     return held
