@@ -10,7 +10,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import _runtime, environments, experiments, learning, loggers, networks, replay, specs, types
+from acme_lite import (
+    _runtime,
+    environments,
+    experiments,
+    learning,
+    loggers,
+    networks,
+    replay,
+    specs,
+    testing,
+    types,
+)
 from acme_lite.agents import ppo
 from acme_lite.networks import running_statistics
 from tests.agents import contract, mixed_environment
@@ -323,14 +334,15 @@ MIXED_CONFIG = ppo.PPOConfig(hidden_sizes=(16,), unroll_length=8, batch_size=3, 
 
 @pytest.fixture(scope="module")
 def mixed():
-    return contract.make_agent(ppo.PPOBuilder(MIXED_CONFIG), mixed_environment.MixedEnvironment, num_samples=4)
+    return testing.make_agent(ppo.PPOBuilder(MIXED_CONFIG), mixed_environment.MixedEnvironment)
 
 
 def test_every_step_is_learned_from_once_and_in_order(mixed):
-    keys = np.concatenate([sample.info.keys for sample in mixed.samples])
+    samples = mixed.draw_samples(4, seed=0)
+    keys = np.concatenate([sample.info.keys for sample in samples])
     np.testing.assert_array_equal(keys, np.arange(len(keys)))
-    # Windows 0, 2, 4, ... are of the first member; each begins with the row that the one before ended with.
-    windows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[sample.data for sample in mixed.samples])
+    # Windows 0, 2, 4, ... are of the first member, as no window has ended with an episode yet; each begins with the row that the one before ended with.
+    windows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[sample.data for sample in samples])
     for member in range(2):
         one = jax.tree.map(lambda leaf, member=member: leaf[member::2], windows)
         for before, after in zip(range(len(one.reward)), range(1, len(one.reward)), strict=False):
@@ -356,7 +368,7 @@ def test_stored_log_probs_are_those_of_the_stored_samples(mixed):
 
 def test_ratios_begin_at_1_with_normalised_observations_too():
     config = dataclasses.replace(MIXED_CONFIG, normalize_observations=True, minibatch_size=24)
-    agent = contract.make_agent(ppo.PPOBuilder(config), mixed_environment.MixedEnvironment, num_samples=1)
+    agent = testing.make_agent(ppo.PPOBuilder(config), mixed_environment.MixedEnvironment)
     core = learning.normalize_observations(ppo.make_core(config, agent.networks, agent.spec), agent.spec.observation)
     state = core.init(jax.random.key(0))
     statistics = running_statistics.update_statistics(

@@ -21,6 +21,7 @@ from acme_lite import (
     networks,
     replay,
     specs,
+    testing,
     types,
 )
 from acme_lite.agents import r2d2
@@ -456,14 +457,15 @@ MEMORY_BUILDER = r2d2.R2D2Builder(
 def test_the_tables_name_is_written_once(monkeypatch):
     monkeypatch.setattr(builder_module, "_TABLE", "sequences")
     # The adder fills the table and the dataset draws from it, or this would raise a KeyError or never end.
-    agent = contract.make_agent(MEMORY_BUILDER, memory_environment.MemoryEnvironment, num_samples=2)
+    agent = testing.make_agent(MEMORY_BUILDER, memory_environment.MemoryEnvironment)
     assert [table.name for table in agent.tables] == ["sequences"]
-    assert len(agent.samples) == 2
+    assert len(agent.draw_samples(2, seed=0)) == 2
 
 
 def test_stored_states_are_those_that_the_policy_had():
-    agent = contract.make_agent(MEMORY_BUILDER, memory_environment.MemoryEnvironment, num_samples=3)
-    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(sample.data for sample in agent.samples))
+    agent = testing.make_agent(MEMORY_BUILDER, memory_environment.MemoryEnvironment)
+    samples = agent.draw_samples(3, seed=0)
+    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(sample.data for sample in samples))
     assert batch.mask.shape == (24, 1 + 3 + 1)
     assert batch.mask[:, 1].all()  # behind the burn-in each sequence has a step to train
     stored, params = batch.extras["state"], agent.variables["policy"]["params"]
@@ -582,7 +584,7 @@ def test_networks_take_vectors_trees_and_images():
 
         values, next_state = jax.eval_shape(unroll, jax.random.key(0))
         assert values.shape == (2, 5, NUM_ACTIONS) and values.dtype == jnp.float32
-        assert contract.leaf_types(next_state) == contract.leaf_types(state)
+        assert testing.type_difference(state, next_state) is None
 
 
 def test_networks_do_not_see_the_action_mask():

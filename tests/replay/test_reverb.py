@@ -55,7 +55,8 @@ def test_imports_bring_neither_reverb_nor_tensorflow():
 
 def test_reverb_prints_nothing_but_logs_and_ctrl_c_ends_a_wait(tmp_path):
     code = """
-        import logging, os, signal, threading
+        import faulthandler, logging, os, signal, threading
+        faulthandler.dump_traceback_later(90, exit=True)
         logging.basicConfig(filename=sys.argv[1], level=logging.INFO)
         made = replay.ReverbReplay([steps.transition_table()])
         stream = steps.Steps(made.writer(1))

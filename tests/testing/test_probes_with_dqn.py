@@ -47,10 +47,8 @@ def test_dqn_learns_the_values_and_actions(make_probe, tmp_path):
     testing.check_actions(policy, make_probe())
 
 
-def without_bootstrap(params, target_params, batch, weights, apply, *, config):
-    return dqn.q_learning_loss(
-        params, target_params, batch._replace(discount=0 * batch.discount), weights, apply, config=config
-    )
+def without_bootstrap(params, target_params, batch, apply, *, config):
+    return dqn.q_learning_loss(params, target_params, batch._replace(discount=0 * batch.discount), apply, config=config)
 
 
 def test_a_loss_that_never_bootstraps_is_found(tmp_path):
