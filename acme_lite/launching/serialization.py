@@ -31,7 +31,7 @@ class _Pickler(cloudpickle.Pickler):
 
 
 def _wrap_key(data: np.ndarray, impl: str) -> jax.Array:
-    return jax.random.wrap_key_data(data, impl=impl)
+    return jax.random.wrap_key_data(jax.numpy.asarray(data), impl=impl)
 
 
 def dumps(obj: Any) -> bytes:
@@ -62,6 +62,7 @@ def loads(message: bytes) -> Any:
     start += num_body
     buffers = []
     for size in sizes:
-        buffers.append(bytearray(view[start : start + size]))  # a copy: writable and aligned
+        # A copy is writable and aligned; NumPy asks for huge pages, and faults on fewer of them than a bytearray.
+        buffers.append(np.frombuffer(view, np.uint8, size, start).copy())
         start += size
     return pickle.loads(body, buffers=buffers)

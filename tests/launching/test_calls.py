@@ -295,7 +295,7 @@ def test_a_taken_address_is_an_error_that_names_it(server):
 
 
 def test_an_address_of_another_machine_is_an_error():
-    with pytest.raises(OSError, match="address 192.0.2.1:4000 is taken or not one of this machine's"):
+    with pytest.raises(OSError, match=r"address 192\.0\.2\.1:4000 is taken or not one of this machine's"):
         calls.Server(Target(), "192.0.2.1:4000", TOKEN)
 
 

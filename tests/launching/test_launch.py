@@ -1,6 +1,7 @@
 """Programs of real processes, and what happens when these die."""
 
 import io
+import json
 import os
 import pathlib
 import re
@@ -26,6 +27,44 @@ from tests.launching import programs  # noqa: E402
 
 LIMIT = 120.0
 ROOT = pathlib.Path(__file__).parents[2]
+
+
+SCRIPT = """
+import pathlib
+import sys
+
+import launchpad as lp
+from acme_lite import launching
+from tests.launching import programs
+import beside  # a module in the script's own folder
+
+folder = pathlib.Path(sys.argv[1])
+
+
+class Learner:
+    def __init__(self, peer):
+        self._peer = peer
+
+    def run(self):
+        while not (folder / "fail").exists():
+            if lp.wait_for_stop(0.02):
+                programs.note(folder / "notes", name="learner/0", event="stopped")
+                return
+        beside.fail(self._peer.ping())
+
+
+if __name__ == "__main__":
+    program = lp.Program("script")
+    with program.group("replay"):
+        replay = program.add_node(launching.CallNode(programs.Waiter, "replay/0", str(folder / "notes")))
+    with program.group("learner"):
+        program.add_node(launching.CallNode(Learner, replay))
+    with program.group("actor"):
+        for index in range(2):
+            program.add_node(launching.CallNode(programs.Waiter, f"actor/{index}", str(folder / "notes")))
+    launching.launch(program, log_directory=folder / "logs")
+"""
+BESIDE = "def fail(name):\n    raise ArithmeticError('no good, ' + name)\n"
 
 
 def run(program, tmp_path, **kwargs):
@@ -63,6 +102,7 @@ def start_script(tmp_path):
         script = tmp_path / "script" / "main.py"
         script.parent.mkdir()
         script.write_text(code)
+        (script.parent / "beside.py").write_text(BESIDE)
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
         command = [sys.executable, str(script), str(tmp_path)]
         started.append(
@@ -148,55 +188,6 @@ def test_launchpads_stop_ends_the_program_normally(tmp_path):
     assert "learner/0: stopped" in run(program, tmp_path)
 
 
-SCRIPT = """
-import pathlib
-import sys
-
-import launchpad as lp
-from acme_lite import launching
-from tests.launching import programs
-import beside  # a module in the script's own folder
-
-folder = pathlib.Path(sys.argv[1])
-
-
-class Learner:
-    def __init__(self, peer):
-        self._peer = peer
-
-    def run(self):
-        while not (folder / "fail").exists():
-            if lp.wait_for_stop(0.02):
-                programs.note(folder / "notes", name="learner/0", event="stopped")
-                return
-        beside.fail(self._peer.ping())
-
-
-if __name__ == "__main__":
-    program = lp.Program("script")
-    with program.group("replay"):
-        replay = program.add_node(launching.CallNode(programs.Waiter, "replay/0", str(folder / "notes")))
-    with program.group("learner"):
-        program.add_node(launching.CallNode(Learner, replay))
-    with program.group("actor"):
-        for index in range(2):
-            program.add_node(launching.CallNode(programs.Waiter, f"actor/{index}", str(folder / "notes")))
-    launching.launch(program, log_directory=folder / "logs")
-"""
-BESIDE = "def fail(name):\n    raise ArithmeticError('no good, ' + name)\n"
-
-
-@pytest.fixture
-def running_script(tmp_path, start_script):
-    """A script whose program of four nodes runs, with the processes that it has started."""
-    (tmp_path / "script").mkdir()
-    (tmp_path / "script" / "beside.py").write_text(BESIDE)
-    (tmp_path / "script").rename(tmp_path / "beside")
-    popen = start_script(SCRIPT)
-    (tmp_path / "beside" / "beside.py").rename(tmp_path / "script" / "beside.py")
-    return popen
-
-
 def wait_for_nodes(popen, tmp_path):
     def all_run():
         if popen.poll() is not None:
@@ -205,3 +196,130 @@ def wait_for_nodes(popen, tmp_path):
 
     wait_until(all_run, "three nodes run")
     return [process.pid for process in psutil.Process(popen.pid).children(recursive=True)]
+
+
+def test_an_exception_of_the_learner_is_exit_code_1_with_its_traceback(tmp_path, start_script):
+    popen = start_script(SCRIPT)
+    pids = wait_for_nodes(popen, tmp_path)
+    (tmp_path / "fail").touch()
+    shown, errors = popen.communicate(timeout=LIMIT)
+    assert popen.returncode == 1
+    assert "learner/0: failed" in shown
+    assert "NodeFailedError: node learner/0 failed" in errors
+    assert re.search(r'beside.py", line 2, in fail\n.*\nArithmeticError: no good, replay/0', errors)
+    assert not alive(pids)
+
+
+def test_ctrl_c_stops_actors_first_and_replay_last(tmp_path, start_script):
+    popen = start_script(SCRIPT)
+    pids = wait_for_nodes(popen, tmp_path)
+    popen.send_signal(signal.SIGINT)
+    _, errors = popen.communicate(timeout=LIMIT)
+    assert popen.returncode == -signal.SIGINT, errors  # a shell shows 130
+    stopped = [seen["name"] for seen in programs.read(tmp_path / "notes") if seen["event"] == "stopped"]
+    assert set(stopped[:2]) == {"actor/0", "actor/1"} and stopped[2:] == ["learner/0", "replay/0"]
+    assert not alive(pids)
+
+
+def test_nothing_is_left_when_the_launcher_is_killed(tmp_path, start_script):
+    popen = start_script(SCRIPT)
+    pids = wait_for_nodes(popen, tmp_path)
+    assert len(pids) == 5  # four nodes and what they were forked from
+    popen.kill()
+    wait_until(lambda: not alive(pids), "all processes have ended")
+
+
+def test_a_notebook_calls_a_node_by_what_the_log_directory_says(tmp_path, start_script):
+    popen = start_script(SCRIPT)
+    wait_for_nodes(popen, tmp_path)
+    path = tmp_path / "logs" / "nodes.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    known = json.loads(path.read_text())
+    assert set(known) == {"replay/0", "learner/0", "actor/0", "actor/1"}
+    assert launching.connect(**known["replay/0"], timeout_seconds=LIMIT).ping() == "replay/0"
+    popen.send_signal(signal.SIGTERM)
+    popen.communicate(timeout=LIMIT)
+    assert popen.returncode == 128 + signal.SIGTERM
+
+
+LAUNCHPAD_SCRIPT = """
+import sys
+
+import launchpad as lp
+import numpy as np
+from acme_lite import launching
+from tests.launching import programs
+
+
+class Asker:
+    def __init__(self, counter, path):
+        self._counter, self._path = counter, path
+
+    def run(self):
+        programs.note(self._path, counts=self._counter.add("asker", np.ones(3, np.int32)))
+        lp.stop()
+
+
+if __name__ == "__main__":
+    program = lp.Program("script")
+    with program.group("counter"):
+        counter = program.add_node(launching.CallNode(programs.Counter, sys.argv[1] + "/counter"))
+    with program.group("asker"):
+        program.add_node(launching.CallNode(Asker, counter, sys.argv[1] + "/asked"))
+    lp.launch(program, launch_type=LAUNCH_TYPE, terminal="current_terminal")
+"""
+
+
+@pytest.mark.parametrize("launch_type", ["local_mt", "local_mp"])
+def test_launchpads_own_launchers_run_the_same_nodes(launch_type, tmp_path, start_script):
+    popen = start_script(LAUNCHPAD_SCRIPT.replace("LAUNCH_TYPE", repr(launch_type)))
+    _, errors = popen.communicate(timeout=LIMIT)
+    assert [seen["counts"] for seen in programs.read(tmp_path / "asked")] == [{"asker": 3}], errors
+
+
+def make_waiting_program(tmp_path):
+    program = lp.Program("waiting")
+    program.add_node(launching.CallNode(programs.Waiter, "w", str(tmp_path / "waiter")), label="learner")
+    return program
+
+
+def test_a_taken_port_is_an_error_that_names_port_and_node(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} of node learner/0 is taken"):
+            run(make_waiting_program(tmp_path), tmp_path, first_port=port)
+    assert not (tmp_path / "waiter").exists()
+
+
+def test_a_function_that_cannot_be_pickled_is_an_error_that_names_the_node(tmp_path):
+    program = make_waiting_program(tmp_path)
+    program.add_node(lp.PyNode(programs.return_at_once, threading.Lock()), label="actor")
+    with pytest.raises(ValueError, match="node actor/0 cannot be pickled: TypeError"):
+        run(program, tmp_path)
+    assert not (tmp_path / "waiter").exists()
+
+
+def test_wrong_arguments_are_errors(tmp_path):
+    program = make_waiting_program(tmp_path)
+    with pytest.raises(ValueError, match=r"policies names groups \['actr'\], the program has \['learner'\]"):
+        run(program, tmp_path, policies={"actr": launching.NodePolicy()})
+    with pytest.raises(ValueError, match="stop_seconds must be greater than 0, got 0"):
+        run(program, tmp_path, stop_seconds=0)
+    with pytest.raises(ValueError, match="program 'empty' has no nodes"):
+        run(lp.Program("empty"), tmp_path)
+    with pytest.raises(ValueError, match=r"NodePolicy.max_restarts must be a whole number of at least 0, got -1"):
+        launching.NodePolicy(max_restarts=-1)
+    with pytest.raises(ValueError, match=r"NodePolicy\.start must be 'fork' or 'spawn', got 'thread'"):
+        launching.NodePolicy(start="thread")
+    with pytest.raises(ValueError, match=r"NodePolicy.cores must be among .*, got \(100000,\)"):
+        launching.NodePolicy(cores=(100000,))
+    with pytest.raises(ValueError, match=r"CallOptions.token must be ASCII and not empty"):
+        launching.CallOptions(token="")
+
+
+def test_a_handle_says_that_it_is_no_client_yet():
+    handle = lp.Program("p").add_node(launching.CallNode(programs.Counter, "notes"), label="counter")
+    with pytest.raises(AttributeError, match="a handle has no attribute 'add': it becomes a client"):
+        handle.add("a", 1)
