@@ -23,9 +23,15 @@ _LARGE_BUFFER_BYTES = 4096  # below it, a place of its own costs more than a cop
 
 class _Pickler(cloudpickle.Pickler):
     def reducer_override(self, obj: Any) -> Any:
-        if isinstance(obj, jax.Array) and not jax.dtypes.issubdtype(obj.dtype, jax.dtypes.prng_key):
-            return np.asarray(obj).__reduce_ex__(5)
-        return super().reducer_override(obj)
+        if not isinstance(obj, jax.Array):
+            return super().reducer_override(obj)
+        if jax.dtypes.issubdtype(obj.dtype, jax.dtypes.prng_key):
+            return _wrap_key, (np.asarray(jax.random.key_data(obj)), str(jax.random.key_impl(obj)))
+        return np.asarray(obj).__reduce_ex__(5)
+
+
+def _wrap_key(data: np.ndarray, impl: str) -> jax.Array:
+    return jax.random.wrap_key_data(jax.numpy.asarray(data), impl=impl)
 
 
 def dumps(obj: Any) -> bytes:
@@ -56,6 +62,7 @@ def loads(message: bytes) -> Any:
     start += num_body
     buffers = []
     for size in sizes:
-        buffers.append(bytearray(view[start : start + size]))  # a copy: writable and aligned
+        # A copy is writable and aligned; NumPy asks for huge pages, and faults on fewer of them than a bytearray.
+        buffers.append(np.frombuffer(view, np.uint8, size, start).copy())
         start += size
     return pickle.loads(body, buffers=buffers)

@@ -63,7 +63,7 @@ def launch(
     Args:
         program: an `lp.Program`.
         policies: by label of a group, what takes the place of `DEFAULT_POLICIES`; other groups get `NodePolicy()`.
-        log_directory: where each node's output goes (`actor-0.log`), and `nodes.json`, which its owner alone can read, with
+        log_directory: where each node's output goes (`actor-0.log`), and `nodes.json`, for its owner alone, with the
             addresses and tokens for `connect`. A temporary directory unless given.
         first_port: nodes get the ports from here on; free ones unless given.
         stop_seconds: how long the nodes of one stage may take to stop.

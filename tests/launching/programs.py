@@ -1,0 +1,128 @@
+"""Objects that the nodes of the tests' programs run. Each notes in files what it saw."""
+
+import json
+import os
+import pathlib
+import signal
+
+import launchpad as lp
+import numpy as np
+
+from acme_lite import launching
+
+# A step of waiting; whoever waits longer is ended by the supervisor or by the test.
+TICK = 0.02
+
+
+def note(path, **values):
+    """Appends a line to a file, in one write."""
+    with pathlib.Path(path).open("a") as file:
+        file.write(json.dumps({"pid": os.getpid(), **values}) + "\n")
+
+
+def read(path):
+    path = pathlib.Path(path)
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def die(number=signal.SIGKILL):
+    os.kill(os.getpid(), number)
+    signal.pause()
+
+
+class Counter:
+    """Counts what it is told; in its first life, it is killed in the middle of a call."""
+
+    def __init__(self, notes):
+        self._first = not pathlib.Path(notes).exists()
+        self._counts = {}
+        note(notes)
+
+    def add(self, name, array):
+        if self._first and name == "actor/0":
+            die()
+        self._counts[name] = self._counts.get(name, 0) + int(array.sum())
+        return dict(self._counts)
+
+    def get_counts(self):
+        return dict(self._counts)
+
+
+class Learner:
+    """Finishes when every actor has been counted often enough."""
+
+    def __init__(self, counter, names, least):
+        self._counter, self._names, self._least = counter, names, least
+
+    def run(self):
+        while not lp.wait_for_stop(TICK):
+            counts = self._counter.get_counts()
+            launching.report_status(steps=sum(counts.values()), episode_return=1.0, seconds_left=60)
+            if all(counts.get(name, 0) >= self._least for name in self._names):
+                return
+
+
+class Actor:
+    """Counts until it is stopped; may die once."""
+
+    def __init__(self, counter, name, notes, *, dies=False):
+        self._counter, self._name, self._notes = counter, name, notes
+        self._dies = dies and not pathlib.Path(notes).exists()
+
+    def run(self):
+        import jax
+
+        note(
+            self._notes,
+            cores=len(os.sched_getaffinity(0)),
+            session=os.getsid(0),
+            platforms=[jax.config.jax_platforms, os.environ["JAX_PLATFORMS"]],
+            draw=float(np.random.random()),
+        )
+        if self._dies:
+            die()
+        while not lp.wait_for_stop(TICK):
+            self._counter.add(self._name, np.ones(2, np.int32))
+
+
+class Waiter:
+    """Notes that it runs and, when it is stopped, that it was."""
+
+    def __init__(self, name, notes):
+        self._name, self._notes = name, notes
+
+    def ping(self):
+        return self._name
+
+    def run(self):
+        note(self._notes, name=self._name, event="running")
+        lp.wait_for_stop()
+        note(self._notes, name=self._name, event="stopped")
+
+
+def wait_stubbornly(notes):
+    """Takes no notice of being asked to stop."""
+    note(notes)
+    while True:
+        signal.pause()
+
+
+def die_when_noted(path, number):
+    """Is killed once a file is there."""
+    while not pathlib.Path(path).exists():
+        lp.wait_for_stop(TICK)
+    die(number)
+
+
+def fail_every_time(notes):
+    note(notes)
+    raise RuntimeError(f"life {len(read(notes))}")
+
+
+def return_at_once(notes):
+    note(notes)
+
+
+def stop_program():
+    lp.stop()
+    lp.wait_for_stop()

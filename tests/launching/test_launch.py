@@ -1,0 +1,325 @@
+"""Programs of real processes, and what happens when these die."""
+
+import io
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+import rich.console
+
+from acme_lite import _runtime
+
+_runtime.load_python_library()
+lp = pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
+
+from acme_lite import launching  # noqa: E402  # after the check for Launchpad
+from acme_lite.launching import processes  # noqa: E402
+from tests.launching import programs  # noqa: E402
+
+LIMIT = 120.0
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+SCRIPT = """
+import pathlib
+import sys
+
+import launchpad as lp
+from acme_lite import launching
+from tests.launching import programs
+import beside  # a module in the script's own folder
+
+folder = pathlib.Path(sys.argv[1])
+
+
+class Learner:
+    def __init__(self, peer):
+        self._peer = peer
+
+    def run(self):
+        while not (folder / "fail").exists():
+            if lp.wait_for_stop(0.02):
+                programs.note(folder / "notes", name="learner/0", event="stopped")
+                return
+        beside.fail(self._peer.ping())
+
+
+if __name__ == "__main__":
+    program = lp.Program("script")
+    with program.group("replay"):
+        replay = program.add_node(launching.CallNode(programs.Waiter, "replay/0", str(folder / "notes")))
+    with program.group("learner"):
+        program.add_node(launching.CallNode(Learner, replay))
+    with program.group("actor"):
+        for index in range(2):
+            program.add_node(launching.CallNode(programs.Waiter, f"actor/{index}", str(folder / "notes")))
+    launching.launch(program, log_directory=folder / "logs")
+"""
+BESIDE = "def fail(name):\n    raise ArithmeticError('no good, ' + name)\n"
+
+
+def run(program, tmp_path, **kwargs):
+    """Launches a program; returns what was shown."""
+    shown = io.StringIO()
+    launching.launch(program, log_directory=tmp_path / "logs", console=rich.console.Console(file=shown), **kwargs)
+    return shown.getvalue()
+
+
+def alive(pids):
+    """Returns which processes exist and are not zombies."""
+    running = []
+    for pid in pids:
+        try:
+            if psutil.Process(pid).status() != psutil.STATUS_ZOMBIE:
+                running.append(pid)
+        except psutil.NoSuchProcess:
+            pass
+    return running
+
+
+def wait_until(condition, what):
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, f"waited in vain until {what}"
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def start_script(tmp_path):
+    """Starts a script from a folder of its own; whatever is left of it ends with the test."""
+    started = []
+
+    def start(code):
+        script = tmp_path / "script" / "main.py"
+        script.parent.mkdir()
+        script.write_text(code)
+        (script.parent / "beside.py").write_text(BESIDE)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = [sys.executable, str(script), str(tmp_path)]
+        started.append(
+            subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        )
+        return started[-1]
+
+    yield start
+    for popen in started:
+        popen.kill()
+        popen.communicate()
+
+
+def test_killed_nodes_come_back_at_their_address_and_the_program_completes(tmp_path):
+    program = lp.Program("restarts")
+    names = ["actor/0", "actor/1"]
+    with program.group("counter"):
+        counter = program.add_node(launching.CallNode(programs.Counter, str(tmp_path / "counter")))
+    with program.group("learner"):
+        program.add_node(launching.CallNode(programs.Learner, counter, names, 20))
+    with program.group("actor"):
+        for index, name in enumerate(names):
+            notes = str(tmp_path / f"actor{index}")
+            program.add_node(launching.CallNode(programs.Actor, counter, name, notes, dies=index == 1))
+
+    shown = run(program, tmp_path, policies={"counter": launching.NodePolicy(max_restarts=2, stop_stage=2)})
+
+    lives = {name: programs.read(tmp_path / name) for name in ("counter", "actor0", "actor1")}
+    assert {name: len(notes) for name, notes in lives.items()} == {"counter": 2, "actor0": 1, "actor1": 2}
+    assert "counter/0 died; restart 1 of 2" in shown and "killed by SIGKILL" in shown
+    assert "actor/1 died; restart 1 of 5" in shown
+    assert "learner/0: finished" in shown and "actor/0: stopped" in shown
+    actors = lives["actor0"] + lives["actor1"]
+    for seen in actors:
+        assert seen["cores"] == 1 and seen["session"] == seen["pid"] and seen["platforms"] == ["cpu", "cpu"]
+    assert len({seen["draw"] for seen in actors}) == len(actors)
+    assert not alive(seen["pid"] for notes in lives.values() for seen in notes)
+    assert not (tmp_path / "logs" / "nodes.json").exists()
+
+
+def test_a_killed_learner_ends_the_program_and_stubborn_nodes_are_killed(tmp_path):
+    program = lp.Program("killed")
+    program.add_node(lp.PyNode(programs.wait_stubbornly, str(tmp_path / "stubborn")), label="other")
+    node = lp.PyNode(programs.die_when_noted, str(tmp_path / "stubborn"), int(signal.SIGKILL))
+    program.add_node(node, label="learner")
+    with pytest.raises(launching.NodeFailedError, match="node learner/0 failed:\n\nkilled by SIGKILL; its log"):
+        run(program, tmp_path, stop_seconds=1.0)
+    (stubborn,) = programs.read(tmp_path / "stubborn")
+    assert not alive([stubborn["pid"]])
+
+
+def test_a_node_that_dies_too_often_ends_the_program_with_its_traceback(tmp_path):
+    program = lp.Program("hopeless")
+    program.add_node(lp.PyNode(programs.fail_every_time, str(tmp_path / "lives")), label="actor")
+    program.add_node(launching.CallNode(programs.Waiter, "w", str(tmp_path / "waiter")), label="replay")
+    with pytest.raises(launching.NodeFailedError) as caught:
+        run(program, tmp_path, policies={"actor": launching.NodePolicy(max_restarts=1)})
+    assert caught.value.node == "actor/0"
+    assert caught.value.reason.startswith("after 1 restarts, the most that its policy allows: Traceback")
+    assert "RuntimeError: life 2" in caught.value.reason
+    assert len(programs.read(tmp_path / "lives")) == 2
+    assert "RuntimeError: life 1" in (tmp_path / "logs" / "actor-0.log").read_text()
+
+
+def test_nodes_are_spawned_where_imports_start_threads(tmp_path, monkeypatch):
+    code = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
+    (tmp_path / "starts_a_thread.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(sys.modules, "starts_a_thread", threading)
+    monkeypatch.setattr(processes, "_HEAVY", ("starts_a_thread",))
+    program = lp.Program("spawned")
+    for _ in range(2):
+        program.add_node(lp.PyNode(programs.return_at_once, str(tmp_path / "ran")), label="other")
+    shown = run(program, tmp_path)
+    assert "nodes are started as fresh Pythons" in shown
+    assert len({seen["pid"] for seen in programs.read(tmp_path / "ran")}) == 2
+
+
+def test_launchpads_stop_ends_the_program_normally(tmp_path):
+    program = lp.Program("stopped")
+    program.add_node(lp.PyNode(programs.stop_program), label="other")
+    program.add_node(launching.CallNode(programs.Waiter, "w", str(tmp_path / "waiter")), label="learner")
+    assert "learner/0: stopped" in run(program, tmp_path)
+
+
+def wait_for_nodes(popen, tmp_path):
+    def all_run():
+        if popen.poll() is not None:
+            raise AssertionError(popen.communicate())
+        return len(programs.read(tmp_path / "notes")) == 3
+
+    wait_until(all_run, "three nodes run")
+    return [process.pid for process in psutil.Process(popen.pid).children(recursive=True)]
+
+
+def test_an_exception_of_the_learner_is_exit_code_1_with_its_traceback(tmp_path, start_script):
+    popen = start_script(SCRIPT)
+    pids = wait_for_nodes(popen, tmp_path)
+    (tmp_path / "fail").touch()
+    shown, errors = popen.communicate(timeout=LIMIT)
+    assert popen.returncode == 1
+    assert "learner/0: failed" in shown
+    assert "NodeFailedError: node learner/0 failed" in errors
+    assert re.search(r'beside.py", line 2, in fail\n.*\nArithmeticError: no good, replay/0', errors)
+    assert not alive(pids)
+
+
+def test_ctrl_c_stops_actors_first_and_replay_last(tmp_path, start_script):
+    popen = start_script(SCRIPT)
+    pids = wait_for_nodes(popen, tmp_path)
+    popen.send_signal(signal.SIGINT)
+    _, errors = popen.communicate(timeout=LIMIT)
+    assert popen.returncode == -signal.SIGINT, errors  # a shell shows 130
+    stopped = [seen["name"] for seen in programs.read(tmp_path / "notes") if seen["event"] == "stopped"]
+    assert set(stopped[:2]) == {"actor/0", "actor/1"} and stopped[2:] == ["learner/0", "replay/0"]
+    assert not alive(pids)
+
+
+def test_nothing_is_left_when_the_launcher_is_killed(tmp_path, start_script):
+    popen = start_script(SCRIPT)
+    pids = wait_for_nodes(popen, tmp_path)
+    assert len(pids) == 5  # four nodes and what they were forked from
+    popen.kill()
+    wait_until(lambda: not alive(pids), "all processes have ended")
+
+
+def test_a_notebook_calls_a_node_by_what_the_log_directory_says(tmp_path, start_script):
+    popen = start_script(SCRIPT)
+    wait_for_nodes(popen, tmp_path)
+    path = tmp_path / "logs" / "nodes.json"
+    assert path.stat().st_mode & 0o777 == 0o600
+    known = json.loads(path.read_text())
+    assert set(known) == {"replay/0", "learner/0", "actor/0", "actor/1"}
+    assert launching.connect(**known["replay/0"], timeout_seconds=LIMIT).ping() == "replay/0"
+    popen.send_signal(signal.SIGTERM)
+    popen.communicate(timeout=LIMIT)
+    assert popen.returncode == 128 + signal.SIGTERM
+
+
+LAUNCHPAD_SCRIPT = """
+import sys
+
+import launchpad as lp
+import numpy as np
+from acme_lite import launching
+from tests.launching import programs
+
+
+class Asker:
+    def __init__(self, counter, path):
+        self._counter, self._path = counter, path
+
+    def run(self):
+        programs.note(self._path, counts=self._counter.add("asker", np.ones(3, np.int32)))
+        lp.stop()
+
+
+if __name__ == "__main__":
+    program = lp.Program("script")
+    with program.group("counter"):
+        counter = program.add_node(launching.CallNode(programs.Counter, sys.argv[1] + "/counter"))
+    with program.group("asker"):
+        program.add_node(launching.CallNode(Asker, counter, sys.argv[1] + "/asked"))
+    lp.launch(program, launch_type=LAUNCH_TYPE, terminal="current_terminal")
+"""
+
+
+@pytest.mark.parametrize("launch_type", ["local_mt", "local_mp"])
+def test_launchpads_own_launchers_run_the_same_nodes(launch_type, tmp_path, start_script):
+    popen = start_script(LAUNCHPAD_SCRIPT.replace("LAUNCH_TYPE", repr(launch_type)))
+    _, errors = popen.communicate(timeout=LIMIT)
+    assert [seen["counts"] for seen in programs.read(tmp_path / "asked")] == [{"asker": 3}], errors
+
+
+def make_waiting_program(tmp_path):
+    program = lp.Program("waiting")
+    program.add_node(launching.CallNode(programs.Waiter, "w", str(tmp_path / "waiter")), label="learner")
+    return program
+
+
+def test_a_taken_port_is_an_error_that_names_port_and_node(tmp_path):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(OSError, match=f"port {port} of node learner/0 is taken"):
+            run(make_waiting_program(tmp_path), tmp_path, first_port=port)
+    assert not (tmp_path / "waiter").exists()
+
+
+def test_a_function_that_cannot_be_pickled_is_an_error_that_names_the_node(tmp_path):
+    program = make_waiting_program(tmp_path)
+    program.add_node(lp.PyNode(programs.return_at_once, threading.Lock()), label="actor")
+    with pytest.raises(ValueError, match="node actor/0 cannot be pickled: TypeError"):
+        run(program, tmp_path)
+    assert not (tmp_path / "waiter").exists()
+
+
+def test_wrong_arguments_are_errors(tmp_path):
+    program = make_waiting_program(tmp_path)
+    with pytest.raises(ValueError, match=r"policies names groups \['actr'\], the program has \['learner'\]"):
+        run(program, tmp_path, policies={"actr": launching.NodePolicy()})
+    with pytest.raises(ValueError, match="stop_seconds must be greater than 0, got 0"):
+        run(program, tmp_path, stop_seconds=0)
+    with pytest.raises(ValueError, match="program 'empty' has no nodes"):
+        run(lp.Program("empty"), tmp_path)
+    with pytest.raises(ValueError, match=r"NodePolicy.max_restarts must be a whole number of at least 0, got -1"):
+        launching.NodePolicy(max_restarts=-1)
+    with pytest.raises(ValueError, match=r"NodePolicy\.start must be 'fork' or 'spawn', got 'thread'"):
+        launching.NodePolicy(start="thread")
+    with pytest.raises(ValueError, match=r"NodePolicy.cores must be among .*, got \(100000,\)"):
+        launching.NodePolicy(cores=(100000,))
+    with pytest.raises(ValueError, match=r"CallOptions.token must be ASCII and not empty"):
+        launching.CallOptions(token="")
+
+
+def test_a_handle_says_that_it_is_no_client_yet():
+    handle = lp.Program("p").add_node(launching.CallNode(programs.Counter, "notes"), label="counter")
+    with pytest.raises(AttributeError, match="a handle has no attribute 'add': it becomes a client"):
+        handle.add("a", 1)
