@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import tyro
 
-from acme_lite import agents, environments, experiments, learning
+from acme_lite import agents, environments, experiments, launching, learning
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,9 @@ class Run:
     steps: int = 100_000
     """Environment steps in all."""
     num_envs: int = 1
-    """Environments that are stepped together."""
+    """Environments that are stepped together (in each actor)."""
+    num_actors: int = 0
+    """Actors in processes of their own, around a Reverb server and a learner; 0 runs everything in one process."""
     seed: int = 0
     """Seed of everything random."""
     evaluate_every: int = 10_000
@@ -37,20 +39,21 @@ class Run:
     """Where the run's files go; below runs/ unless given."""
 
 
-def train(agent: str, config: Any, run: Run) -> experiments.ExperimentResult:
-    return experiments.run_experiment(
-        experiments.ExperimentConfig(
-            builder=agents.builder_class(agent)(config),
-            environment_factory=lambda seed: environments.make(run.env, seed=seed),
-            num_envs=run.num_envs,
-            max_num_actor_steps=run.steps,
-            seed=run.seed,
-            evaluation=experiments.EvaluationConfig(run.evaluate_every, run.evaluation_episodes),
-            checkpointing=experiments.CheckpointConfig(every_steps=run.checkpoint_every),
-            directory=run.directory,
-        ),
-        replay=run.replay,
+def train(agent: str, config: Any, run: Run) -> None:
+    experiment = experiments.ExperimentConfig(
+        builder=agents.builder_class(agent)(config),
+        environment_factory=lambda seed: environments.make(run.env, seed=seed),
+        num_envs=run.num_envs,
+        max_num_actor_steps=run.steps,
+        seed=run.seed,
+        evaluation=experiments.EvaluationConfig(run.evaluate_every, run.evaluation_episodes),
+        checkpointing=experiments.CheckpointConfig(every_steps=run.checkpoint_every),
+        directory=run.directory,
     )
+    if run.num_actors:
+        launching.launch(experiments.make_distributed_experiment(experiment, run.num_actors))
+    else:
+        experiments.run_experiment(experiment, replay=run.replay)
 
 
 def command(agent: str, default: Any) -> Any:

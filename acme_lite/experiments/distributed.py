@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from acme_lite import _runtime, acting, checks, core, counting, loggers, replay, specs
+from acme_lite import _runtime, acting, core, counting, loggers, replay, specs
 from acme_lite.environment_loop import EnvironmentLoop, Episode
 from acme_lite.experiments import checkpoints, config, identity, outputs, parts, run_directory
 from acme_lite.experiments.step_budget import StepBudget
@@ -53,10 +53,6 @@ class _Program:
     environment_name: str
     num_actors: int
     variable_update_period_seconds: float
-
-    def __post_init__(self):
-        checks.at_least(self, 1, "num_actors")
-        checks.in_range(self, 0, 3600, "variable_update_period_seconds")
 
     def plan(self) -> parts.Plan:
         return parts.make_plan(self.experiment, self.spec)
@@ -88,6 +84,10 @@ def make_distributed_experiment(
     Raises:
         ValueError: an argument is out of its range, or the agent cannot act in the environment.
     """
+    if num_actors < 1:
+        raise ValueError(f"num_actors must be at least 1, got {num_actors}.")
+    if not variable_update_period_seconds >= 0:
+        raise ValueError(f"variable_update_period_seconds must be at least 0, got {variable_update_period_seconds}.")
     environment = parts.make_environment(experiment, 1, experiment.seed)
     try:
         spec, name = specs.make_environment_spec(environment), environment.name
@@ -142,6 +142,11 @@ class Coordinator:
                 self._evaluations = [(steps, tuple(returns)) for steps, returns in state["evaluations"]]
             self._phase = "acting"
             return False
+
+    def directory(self) -> str:
+        """Returns the run's directory; "" before `start`."""
+        with self._lock:
+            return self._directory
 
     def register(self, name: str) -> tuple[str, int] | None:
         """Returns the run's directory, and how often a node of this name has been started; None before `start`."""
@@ -244,11 +249,16 @@ class _ReplayService:
         self._replay: Any = None
         self._stop = lp.stop_event()
 
-    def open(self, folder: str, checkpoint: dict[str, str] | None) -> None:
+    def open(self, directory: str, checkpoint: dict[str, str] | None) -> None:
         """Starts the server, with the contents of a checkpoint if one is given; once."""
         if self._replay is None:
-            tables = self._program.plan().tables
-            self._replay = replay.ReverbReplay(tables, port=self._port, checkpoint_directory=folder)
+            self._replay = parts.make_replay(
+                "reverb",
+                self._program.plan().tables,
+                pathlib.Path(directory),
+                self._program.experiment,
+                port=self._port,
+            )
             if checkpoint is not None:
                 self._replay.restore(checkpoint)
 
@@ -289,10 +299,10 @@ class _Learner:
             experiment, program.environment_name, replay="reverb", num_actors=program.num_actors
         )
         with contextlib.ExitStack() as stack:
-            directory = identity.open_directory(experiment, program.environment_name, description)
+            directory = self._open_directory(description)
             stack.callback(directory.close)
             schedule, state = _open_schedule(experiment, directory, description)
-            self._server.open(str(directory.path / "reverb"), None if state is None else state["replay"])
+            self._server.open(str(directory.path), None if state is None else state["replay"])
             logs = outputs.Logs(experiment.logger_factory or loggers.make_logger_factory(directory.path))
             stack.callback(logs.close)
             plan = program.plan()
@@ -315,6 +325,14 @@ class _Learner:
             self._learn(dataset, schedule)
             if not self._stop.is_set():
                 self._finish(plan, directory.path, schedule)
+        lp.stop()  # Launchpad's own launchers do not end when a node has finished
+
+    def _open_directory(self, description: dict[str, Any]) -> run_directory.RunDirectory:
+        """Opens the run's directory; that of the run under way where this learner takes the place of one that died."""
+        under_way = self._coordinator.directory()
+        if under_way:
+            return run_directory.open_run_directory(under_way, description, can_resume=lambda path: True)
+        return identity.open_directory(self._experiment, self._program.environment_name, description)
 
     def _learn(self, dataset: replay.Dataset, schedule: checkpoints.Schedule | None) -> None:
         """Learns until all steps are made and samples have caught up, or the program stops."""
@@ -391,7 +409,7 @@ class _Learner:
             if schedule is not None:
                 schedule.clear()
             self._coordinator.finish()
-        print(outputs.summary(result, curve))
+        launching.say(outputs.summary(result, curve))
 
 
 def _open_schedule(
@@ -402,10 +420,10 @@ def _open_schedule(
         return None, None
     opened = checkpoints.open_checkpoints(experiment.checkpointing, directory.path)
     schedule = checkpoints.Schedule(experiment.checkpointing, opened, run_directory.config_hash(description))
-    if not directory.resumed:
+    if not checkpoints.can_resume(experiment.checkpointing, directory.path):
         return schedule, None
     state, path = schedule.load()
-    _LOGGER.warning("The run goes on from %s; what came after it is lost.", path)
+    launching.say(f"The run goes on from {path}; what came after it is lost.")
     return schedule, state
 
 

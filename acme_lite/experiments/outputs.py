@@ -63,7 +63,8 @@ def summary(result: config.ExperimentResult, curve: pathlib.Path) -> str:
     ending = "Finished" if result.finished else "Interrupted"
     lines = [f"{ending} after {steps:,} environment steps in {total:.1f} s."]
     shares = [f"{name} {value / total:.0%}" for name, value in result.seconds.items() if name != "total"]
-    lines.append(f"Time: {', '.join(shares)}.")
+    if shares:
+        lines.append(f"Time: {', '.join(shares)}.")
     if result.evaluations:
         last = result.evaluations[-1]
         lines.append(

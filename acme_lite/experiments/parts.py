@@ -199,11 +199,23 @@ def make_parts(
     )
 
 
-def make_replay(name: str, tables: Sequence[replay.Table], directory: pathlib.Path) -> replay.Replay:
-    """Returns the replay of this name (one of `REPLAYS`); a Reverb server's checkpoints lie in the run's directory."""
+def make_replay(
+    name: str,
+    tables: Sequence[replay.Table],
+    directory: pathlib.Path,
+    experiment: config.ExperimentConfig,
+    *,
+    port: int | None = None,
+) -> replay.Replay:
+    """Returns the replay of this name (one of `REPLAYS`).
+
+    A Reverb server listens at the port, and keeps its checkpoints in the run's directory: one more than the run keeps,
+    for the one that is being written.
+    """
     if name == "local":
         return replay.LocalReplay(tables)
-    return replay.ReverbReplay(tables, checkpoint_directory=directory / "reverb")
+    keep = 0 if experiment.checkpointing is None else experiment.checkpointing.keep
+    return replay.ReverbReplay(tables, port=port, checkpoint_directory=directory / "reverb", keep_checkpoints=1 + keep)
 
 
 def make_environment(

@@ -23,6 +23,7 @@ _MODULES = {
     "connect": "calls",
     "launch": "supervisor",
     "report_status": "status",
+    "say": "status",
 }
 
 

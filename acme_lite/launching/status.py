@@ -58,3 +58,9 @@ def report_status(
 def request_stop() -> None:
     """Asks the supervisor to stop the program; what `launchpad.stop()` does in a node."""
     send({"stop": True})
+
+
+def say(text: str) -> None:
+    """Prints a message in this node's log, and where the program was launched."""
+    print(text, flush=True)
+    send({"say": text})

@@ -209,6 +209,8 @@ class _Supervisor:
     def _handle_message(self, node: NodeRecord, message: dict[str, Any]) -> None:
         if "report" in message:
             node.take_report(message["report"])
+        elif "say" in message:
+            self._display.say(message["say"])
         elif "stop" in message:
             self._stop_requested = True
         elif message["state"] == "running":

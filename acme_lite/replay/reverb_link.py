@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import pathlib
 import shutil
 import tempfile
@@ -59,12 +60,14 @@ class Link:
         port: int | None,
         checkpoint_directory: pathlib.Path | None,
         loopback_only: bool,
+        keep_checkpoints: int,
         max_in_flight_items: int,
         timeout_seconds: float,
     ):
         store.check_tables(declarations)
         self.tables = {table.name: table for table in declarations}
         self.layout = Layout(declarations)
+        self.keep_checkpoints = keep_checkpoints
         self.max_in_flight_items = max_in_flight_items
         self.timeout_seconds = timeout_seconds
         self.generation = 0
@@ -274,7 +277,19 @@ class Link:
         """Returns the path of a new checkpoint, on the machine of the server."""
         self.settled_counts()
         self._is_temporary = False
-        return self.call(self.client.Checkpoint, "write a checkpoint")
+        path = self.call(self.client.Checkpoint, "write a checkpoint")
+        return self._keep_checkpoint(pathlib.Path(path)) if self.has_server else path
+
+    def _keep_checkpoint(self, path: pathlib.Path) -> str:
+        """Links a checkpoint of this process's server into a folder of its own, and returns where it is there.
+
+        The server keeps its newest one alone, and whoever saves may fail before they have noted it.
+        """
+        folder = path.parent.with_name(f"{path.parent.name}_kept")
+        shutil.copytree(path, folder / path.name, copy_function=os.link)
+        for old in sorted(folder.iterdir())[: -self.keep_checkpoints]:
+            shutil.rmtree(old)
+        return str(folder / path.name)
 
     def restart(self, checkpoint: str) -> None:
         """Replaces the server of this process with one on the same port that starts from a checkpoint."""

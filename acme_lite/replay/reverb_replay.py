@@ -39,6 +39,8 @@ class ReverbReplay:
             they draw exactly when they are asked, which takes a server in this process that nobody else samples from.
         loopback_only: whether the new server refuses whoever is not on this machine. Reverb asks nobody who they are:
             whoever reaches it can read, write and erase.
+        keep_checkpoints: how many of the newest checkpoints of a server in this process to keep, in a folder
+            `<checkpoint_directory>_kept`; the server itself keeps one.
         max_in_flight_items: a writer waits while more of its items than this have been sent without an answer.
         timeout_seconds: how long to wait for the server to answer, and for the limiter where `max_in_flight_items` are
             on their way.
@@ -50,7 +52,7 @@ class ReverbReplay:
         ValueError: the declarations do not fit together, or are not those of the server.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is a setting of its own, and all have defaults
         self,
         tables: Sequence[tables.Table],
         *,
@@ -59,6 +61,7 @@ class ReverbReplay:
         checkpoint_directory: str | os.PathLike | None = None,
         prefetch: bool | None = None,
         loopback_only: bool = True,
+        keep_checkpoints: int = 3,
         max_in_flight_items: int = 1_000,
         timeout_seconds: float = 60.0,
     ):
@@ -69,8 +72,9 @@ class ReverbReplay:
             )
         if address is not None and prefetch is False:
             raise ValueError("prefetch=False needs a server in this process, got the address of another.")
-        if max_in_flight_items < 1:
-            raise ValueError(f"max_in_flight_items must be at least 1, got {max_in_flight_items}.")
+        for name, value in (("keep_checkpoints", keep_checkpoints), ("max_in_flight_items", max_in_flight_items)):
+            if value < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
         if not timeout_seconds > 0:
             raise ValueError(f"timeout_seconds must be greater than 0, got {timeout_seconds}.")
         self._link = Link(
@@ -81,6 +85,7 @@ class ReverbReplay:
             if checkpoint_directory is None
             else pathlib.Path(checkpoint_directory).absolute(),
             loopback_only=loopback_only,
+            keep_checkpoints=keep_checkpoints,
             max_in_flight_items=max_in_flight_items,
             timeout_seconds=timeout_seconds,
         )

@@ -341,7 +341,8 @@ def test_every_step_is_learned_from_once_and_in_order(mixed):
     samples = mixed.draw_samples(4, seed=0)
     keys = np.concatenate([sample.info.keys for sample in samples])
     np.testing.assert_array_equal(keys, np.arange(len(keys)))
-    # Windows 0, 2, 4, ... are of the first member, as no window has ended with an episode yet; each begins with the row that the one before ended with.
+    # Windows 0, 2, 4, ... are of the first member, as no window has ended with an episode yet. Each begins with the row
+    # that the one before ended with.
     windows = jax.tree.map(lambda *leaves: np.concatenate(leaves), *[sample.data for sample in samples])
     for member in range(2):
         one = jax.tree.map(lambda leaf, member=member: leaf[member::2], windows)

@@ -12,7 +12,6 @@ import sys
 import threading
 import time
 
-import psutil
 import pytest
 import rich.console
 
@@ -20,6 +19,8 @@ from acme_lite import _runtime
 
 _runtime.load_python_library()
 lp = pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
+
+psutil = pytest.importorskip("psutil", reason="comes with Launchpad")
 
 from acme_lite import launching  # noqa: E402  # after the check for Launchpad
 from acme_lite.launching import processes  # noqa: E402
