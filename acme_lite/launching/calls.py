@@ -41,6 +41,9 @@ _OPTIONS = (
 _TICK_SECONDS = 0.2
 _RETRY_SECONDS = 0.1
 _WARNING_SECONDS = 15.0
+# Python's signal handlers run in the main thread, and a KeyboardInterrupt while gRPC notes a new call there leaves a
+# channel that waits for ever when it is closed. So calls of the main thread are handed over.
+_SENDER = concurrent.futures.ThreadPoolExecutor(1, thread_name_prefix="calls-sender")
 _STOPPING_SECONDS = 1.0  # how long calls under way may go on once the program stops
 
 
@@ -258,17 +261,26 @@ class Client:
     def _submit(self, name: str, /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         future: concurrent.futures.Future[Any] = concurrent.futures.Future()
         deadline = time.monotonic() + self._settings[2]
-        self._send(future, name, serialization.dumps((name, args, kwargs)), deadline)
+        task = (future, name, serialization.dumps((name, args, kwargs)), deadline)
+        if threading.current_thread() is threading.main_thread():
+            _SENDER.submit(self._send, *task)
+        else:
+            self._send(*task)
         return future
 
     def _send(self, future: concurrent.futures.Future[Any], name: str, request: bytes, deadline: float) -> None:
         _, token, _ = self._settings
-        rpc = self._rpc.future(
-            request,
-            timeout=max(deadline - time.monotonic(), 0.0),
-            metadata=((_TOKEN_KEY, token),),
-            wait_for_ready=True,
-        )
+        try:
+            rpc = self._rpc.future(
+                request,
+                timeout=max(deadline - time.monotonic(), 0.0),
+                metadata=((_TOKEN_KEY, token),),
+                wait_for_ready=True,
+            )
+        except Exception as error:  # the channel has been closed: the process ends
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+            return
 
         def finish(rpc: Any) -> None:
             code = rpc.code()
