@@ -72,9 +72,7 @@ def run_experiment(
             evaluation_environment,
             seeds,
             logs.make,
-            make_replay=lambda tables: parts_lib.make_replay(
-                replay, tables, directory.path, keep_checkpoints=parts_lib.num_replay_checkpoints(experiment)
-            ),
+            make_replay=lambda tables: parts_lib.make_replay(replay, tables, directory.path, experiment),
         )
         stack.callback(parts.replay.close)
         schedule = None
