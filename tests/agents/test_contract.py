@@ -9,7 +9,7 @@ import dm_env
 import pytest
 
 from acme_lite import core, environments, learning, testing
-from acme_lite.agents import dqn, impala, ppo, r2d2
+from acme_lite.agents import dqn, impala, ppo, r2d2, sac, td3
 from tests.agents import memory_environment, mixed_environment, probe_recurrent
 
 
@@ -62,6 +62,10 @@ _IMPALA = impala.IMPALAConfig(
     hidden_sizes=(16,),
     learning_rate=2e-3,
     overlap=False,
+)
+# What SAC and TD3 have in common.
+_CONTINUOUS = dict(
+    hidden_sizes=(16,), batch_size=16, samples_per_insert=8.0, min_replay_size=32, max_replay_size=500, overlap=False
 )
 
 
@@ -116,6 +120,8 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
         _ppo(normalize_observations=True, clip_epsilon=learning.LinearSchedule(0.2, 0.1, 50)),
         mixed_environment.MixedEnvironment,
     ),
+    "sac": (sac.SACBuilder(sac.SACConfig(**_CONTINUOUS)), pendulum),
+    "td3": (td3.TD3Builder(td3.TD3Config(**_CONTINUOUS)), pendulum),
     "recurrent_probe": (
         probe_recurrent.RecurrentProbeBuilder(_PROBE),
         memory_environment.MemoryEnvironment,

@@ -11,6 +11,7 @@ import jax
 
 from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
 from acme_lite import networks as networks_lib
+from acme_lite.agents import transition_replay
 from acme_lite.agents.dqn import learning as dqn_learning
 from acme_lite.agents.dqn import networks as dqn_networks
 
@@ -79,23 +80,12 @@ class DQNConfig:
     """Whether learning runs in a thread of its own beside acting, with variables one call late."""
 
     def __post_init__(self):
-        checks.in_range(
-            self, 0, 1, "discount", "epsilon", "evaluation_epsilon", "priority_exponent", "importance_exponent"
-        )
+        transition_replay.check_config(self)
+        checks.in_range(self, 0, 1, "epsilon", "evaluation_epsilon", "priority_exponent", "importance_exponent")
         checks.in_range(self, 1e-6, 1, "target_update_rate")
         checks.in_range(self, 0, math.inf, "learning_rate")
-        checks.positive(self, "adam_epsilon", "samples_per_insert", "huber_delta", "max_gradient_norm")
-        checks.at_least(
-            self,
-            1,
-            "n_step",
-            "target_update_period",
-            "batch_size",
-            "min_replay_size",
-            "num_steps_per_call",
-            "hidden_sizes",
-        )
-        checks.at_least(self, self.min_replay_size, "max_replay_size")
+        checks.positive(self, "adam_epsilon", "huber_delta", "max_gradient_norm")
+        checks.at_least(self, 1, "target_update_period", "hidden_sizes")
         checks.at_least(self, 2, "num_atoms")
         checks.one_of(self, (None, "categorical", "quantile"), "distribution")
         checks.increasing(self, "v_min", "v_max")
@@ -208,27 +198,16 @@ class DQNBuilder:
         return acting.feed_forward(select_action)
 
     def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
-        config = self.config
-        limiter = replay.rate_limiters.from_samples_per_insert(
-            config.samples_per_insert,
-            min_size=config.min_replay_size,
-            items_per_call=config.batch_size * config.num_steps_per_call,
-        )
-        sampler = replay.Prioritized(config.priority_exponent) if config.priority_exponent else replay.Uniform()
-        signature = adders.transition_signature(spec, extras_spec)
-        items = replay.Transitions(config.n_step)
-        return [replay.Table("replay", config.max_replay_size, signature, items, sampler, limiter)]
+        exponent = self.config.priority_exponent
+        return transition_replay.make_tables(self.config, spec, extras_spec, priority_exponent=exponent)
 
     def make_adder(
         self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
     ) -> adders.Adder:
-        return adders.NStepTransitionAdder(writer, n_step=self.config.n_step, discount=self.config.discount)
+        return transition_replay.make_adder(self.config, writer)
 
     def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
-        num_batches = self.config.num_steps_per_call
-        return replay.dataset(
-            "replay", self.config.batch_size, num_batches=None if num_batches == 1 else num_batches, seed=seed
-        )
+        return transition_replay.make_dataset(self.config, replay, seed=seed)
 
     def make_learner(
         self,
@@ -240,14 +219,9 @@ class DQNBuilder:
         counter: counting.Counter,
         logger: loggers.Logger,
     ) -> core.Learner:
-        return learning.SGDLearner(
-            dqn_learning.make_core(self.config, networks, spec, loss_fn=self.loss_fn),
-            dataset,
-            key=key,
-            counter=counter,
-            logger=logger,
-            num_steps_per_call=self.config.num_steps_per_call,
-            overlap=self.config.overlap,
+        learner_core = dqn_learning.make_core(self.config, networks, spec, loss_fn=self.loss_fn)
+        return transition_replay.make_learner(
+            self.config, learner_core, dataset, key=key, counter=counter, logger=logger
         )
 
     def make_actor(

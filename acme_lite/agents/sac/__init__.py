@@ -1,0 +1,24 @@
+"""SAC: a soft actor-critic with two critics (Haarnoja et al., 2018)."""
+
+from acme_lite.agents.sac.builder import SACBuilder, SACConfig
+from acme_lite.agents.sac.learning import (
+    TrainingState,
+    critic_loss,
+    make_core,
+    policy_loss,
+    soft_targets,
+    temperature_loss,
+)
+from acme_lite.agents.sac.networks import make_networks
+
+__all__ = [
+    "SACBuilder",
+    "SACConfig",
+    "TrainingState",
+    "critic_loss",
+    "make_core",
+    "make_networks",
+    "policy_loss",
+    "soft_targets",
+    "temperature_loss",
+]

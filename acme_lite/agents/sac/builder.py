@@ -1,0 +1,137 @@
+"""SAC's config, and the builder that makes its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+
+import jax
+
+from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import networks as networks_lib
+from acme_lite.agents import transition_replay
+from acme_lite.agents.sac import learning as sac_learning
+from acme_lite.agents.sac import networks as sac_networks
+
+
+@dataclasses.dataclass(frozen=True)
+class SACConfig:
+    """Settings of SAC. Unless a field says otherwise, the defaults are those of Haarnoja et al. (2018), table 1."""
+
+    discount: float = 0.99
+    """Discount factor per step, in [0, 1]."""
+    n_step: int = 1
+    """Steps that a transition spans; entropies on the way are left out of the return."""
+    hidden_sizes: tuple[int, ...] = (256, 256)
+    """Layers of the perceptrons of the policy and of each critic."""
+    temperature: float | None = None
+    """Weight of the entropy, greater than 0; None to learn it, so that the entropy gets near its target."""
+    initial_temperature: float = 1.0
+    """Weight of the entropy at the start, where it is learned (1 in the code of the paper)."""
+    target_entropy: float | None = None
+    """Entropy of the policy in nats, in coordinates where actions are in [-1, 1]; None for minus their dimensions."""
+    learning_rate: float | learning.LinearSchedule = 3e-4
+    """Adam's step size for policy, critics and temperature: a number or a schedule over learner steps."""
+    max_gradient_norm: float | None = None
+    """Gradients longer than this are scaled down to it; None for no limit."""
+    target_update_rate: float = 0.005
+    """Part of the way that the target critics go to the trained ones at each learner step: tau in the paper."""
+    batch_size: int = 256
+    """Transitions in a batch."""
+    samples_per_insert: float = 256.0
+    """Transitions sampled per transition inserted; divided by the batch size, learner steps per environment step."""
+    max_replay_size: int = 300_000
+    """Most transitions kept; 1,000,000 in the paper, which takes more memory."""
+    min_replay_size: int = 1_000
+    """Transitions before the first learner step."""
+    num_steps_per_call: int = 1
+    """Learner steps in one compiled call."""
+    overlap: bool = True
+    """Whether learning runs in a thread of its own beside acting, with variables one call late."""
+
+    def __post_init__(self):
+        transition_replay.check_config(self)
+        checks.positive(self, "temperature", "initial_temperature", "max_gradient_norm")
+        if self.target_entropy is not None:
+            checks.in_range(self, -math.inf, math.inf, "target_entropy")
+        checks.in_range(self, 0, math.inf, "learning_rate")
+        checks.in_range(self, 1e-6, 1, "target_update_rate")
+        checks.at_least(self, 1, "hidden_sizes")
+        if self.temperature is not None:
+            checks.left_at_default(self, "with a fixed temperature", "initial_temperature", "target_entropy")
+
+
+@dataclasses.dataclass(frozen=True)
+class SACBuilder:
+    """Makes the parts of a SAC agent.
+
+    Attributes:
+        config: the settings.
+    """
+
+    config: SACConfig = dataclasses.field(default_factory=SACConfig)
+
+    def make_networks(self, spec: specs.EnvironmentSpec) -> networks.ActorCriticNetworks:
+        return sac_networks.make_networks(spec, hidden_sizes=self.config.hidden_sizes)
+
+    def init_variables(
+        self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec, key: jax.Array
+    ) -> Mapping[str, types.ArrayTree]:
+        learner_core = sac_learning.make_core(self.config, networks, spec)
+        return learner_core.variables(learner_core.init(key))
+
+    def make_policy(
+        self,
+        networks: networks.ActorCriticNetworks,
+        spec: specs.EnvironmentSpec,
+        *,
+        evaluation: bool = False,
+        actor: core.ActorId = core.ActorId(),
+    ) -> acting.ActorCore:
+        scaling = networks_lib.make_action_scaling(spec.action, agent="SAC")
+
+        def select_action(params: types.Params, observation: types.ArrayTree, key: jax.Array) -> jax.Array:
+            distribution = networks.policy.apply(params, observation)
+            if evaluation:
+                return scaling.to_action(networks_lib.squashed_mode(distribution))
+            return scaling.to_action(networks_lib.squashed_sample(distribution, key)[0])
+
+        return acting.feed_forward(select_action)
+
+    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
+        return transition_replay.make_tables(self.config, spec, extras_spec)
+
+    def make_adder(
+        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
+    ) -> adders.Adder:
+        return transition_replay.make_adder(self.config, writer)
+
+    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
+        return transition_replay.make_dataset(self.config, replay, seed=seed)
+
+    def make_learner(
+        self,
+        networks: networks.ActorCriticNetworks,
+        spec: specs.EnvironmentSpec,
+        dataset: replay.Dataset,
+        *,
+        key: jax.Array,
+        counter: counting.Counter,
+        logger: loggers.Logger,
+    ) -> core.Learner:
+        learner_core = sac_learning.make_core(self.config, networks, spec)
+        return transition_replay.make_learner(
+            self.config, learner_core, dataset, key=key, counter=counter, logger=logger
+        )
+
+    def make_actor(
+        self,
+        policy: acting.ActorCore,
+        variables: core.VariableSource,
+        adder: adders.Adder | None,
+        *,
+        key: jax.Array,
+        num_envs: int,
+    ) -> core.Actor:
+        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)
