@@ -6,7 +6,15 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-NAMES = {"dqn": "DQN", "impala": "IMPALA", "ppo": "PPO", "r2d2": "R2D2", "sac": "SAC", "td3": "TD3"}
+NAMES = {
+    "d4pg": "D4PG",
+    "dqn": "DQN",
+    "impala": "IMPALA",
+    "ppo": "PPO",
+    "r2d2": "R2D2",
+    "sac": "SAC",
+    "td3": "TD3",
+}
 """Every agent: the module `agents.<name>` holds `<Prefix>Config`, `<Prefix>Builder`, and `VARIANTS` if it has any."""
 
 

@@ -9,7 +9,7 @@ import dm_env
 import pytest
 
 from acme_lite import core, environments, learning, testing
-from acme_lite.agents import dqn, impala, ppo, r2d2, sac, td3
+from acme_lite.agents import d4pg, dqn, impala, ppo, r2d2, sac, td3
 from tests.agents import memory_environment, mixed_environment, probe_recurrent
 
 
@@ -51,6 +51,17 @@ _R2D2 = r2d2.R2D2Config(
     num_steps_per_call=1,
     overlap=False,
 )
+_D4PG = d4pg.D4PGConfig(
+    n_step=3,
+    policy_hidden_sizes=(16, 8),
+    critic_hidden_sizes=(16, 8),
+    num_atoms=11,
+    batch_size=16,
+    samples_per_insert=8.0,
+    min_replay_size=32,
+    max_replay_size=500,
+    overlap=False,
+)
 _PPO = ppo.PPOConfig(hidden_sizes=(16,), unroll_length=8, batch_size=2, num_epochs=2, minibatch_size=8)
 _PROBE = probe_recurrent.RecurrentProbeConfig(min_replay_size=32, samples_per_insert=8.0)
 _IMPALA = impala.IMPALAConfig(
@@ -81,6 +92,10 @@ def _impala(**settings) -> core.Builder:
     return impala.IMPALABuilder(dataclasses.replace(_IMPALA, **settings))
 
 
+def _d4pg(**settings) -> core.Builder:
+    return d4pg.D4PGBuilder(dataclasses.replace(_D4PG, **settings))
+
+
 def _ppo(**settings) -> core.Builder:
     return ppo.PPOBuilder(dataclasses.replace(_PPO, **settings))
 
@@ -89,6 +104,8 @@ SEVERAL = (testing.check_run_with_several_environments,)
 
 # name -> builder and environment: a new agent is one more row.
 AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
+    "d4pg_overlap": (_d4pg(overlap=True), pendulum),
+    "d4pg_ddpg": (_d4pg(critic="scalar", num_atoms=51, num_steps_per_call=2), pendulum),
     "dqn": (_dqn(), cart_pole),
     "dqn_prioritised_n_step": (_dqn(priority_exponent=0.6, n_step=3), memory_environment.MemoryEnvironment),
     "dqn_duelling_schedule": (

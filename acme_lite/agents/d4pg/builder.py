@@ -1,0 +1,181 @@
+"""D4PG's config, and the builder that makes its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import networks as networks_lib
+from acme_lite.agents.d4pg import learning as d4pg_learning
+from acme_lite.agents.d4pg import networks as d4pg_networks
+
+
+@dataclasses.dataclass(frozen=True)
+class D4PGConfig:
+    """Settings of D4PG. The defaults are those of the DeepMind control suite in Hoffman et al., Acme (2020)."""
+
+    critic: Literal["distributional", "scalar"] = "distributional"
+    """Whether the critic models returns by a distribution (Barth-Maron et al., 2018) or by their mean (DDPG)."""
+    num_atoms: int = 51
+    """Atoms of the distribution (51 in Barth-Maron et al., 2018, and in Acme)."""
+    v_min: float = -150.0
+    """Least return that the distribution knows (Acme; its rewards are in [0, 1] and its discount is 0.99)."""
+    v_max: float = 150.0
+    """Greatest return that the distribution knows (Acme)."""
+    discount: float = 0.99
+    """Discount factor per step, in [0, 1] (Barth-Maron et al., 2018)."""
+    n_step: int = 5
+    """Steps that a transition spans (5 in Barth-Maron et al., 2018)."""
+    noise_std: float = 0.3
+    """Standard deviation of the noise on actions in training, where the bounds are -1 and 1 (Acme)."""
+    policy_learning_rate: float | learning.LinearSchedule = 1e-4
+    """Adam's step size for the policy (1e-4 in Barth-Maron et al., 2018): a number or a schedule over learner steps."""
+    critic_learning_rate: float | learning.LinearSchedule = 1e-4
+    """Adam's step size for the critic (1e-4 in Barth-Maron et al., 2018): a number or a schedule over learner steps."""
+    max_gradient_norm: float | None = 40.0
+    """Gradients of policy and critic longer than this, each alone, are scaled down to it (Acme); None for no limit."""
+    max_action_gradient_norm: float | None = 1.0
+    """Gradients of the value by the action longer than this are scaled down to it (Acme); None for no limit."""
+    target_update_period: int = 100
+    """Learner steps from one update of the target networks to the next (100 in Barth-Maron et al., 2018)."""
+    target_update_rate: float = 1.0
+    """Part of the way that target networks go at an update: 1 copies; 0.001 each step in Lillicrap et al. (2016)."""
+    policy_hidden_sizes: tuple[int, ...] = (256, 256, 256)
+    """Layers of the policy; the first is normalised (Acme)."""
+    critic_hidden_sizes: tuple[int, ...] = (512, 512, 256)
+    """Layers of the critic; the first is normalised (Acme)."""
+    batch_size: int = 256
+    """Transitions in a batch (256 in Barth-Maron et al., 2018)."""
+    samples_per_insert: float = 32.0
+    """Transitions sampled per transition inserted; divided by the batch size, learner steps per actor step (Acme)."""
+    max_replay_size: int = 1_000_000
+    """Most transitions kept (1e6 in Barth-Maron et al., 2018); their memory is taken as they come."""
+    min_replay_size: int = 1_000
+    """Transitions before the first learner step (Acme)."""
+    num_steps_per_call: int = 1
+    """Learner steps in one compiled call; a step with these networks takes so long that one is enough."""
+    overlap: bool = True
+    """Whether learning runs in a thread of its own beside acting, with variables one call late."""
+
+    def __post_init__(self):
+        checks.one_of(self, ("distributional", "scalar"), "critic")
+        checks.increasing(self, "v_min", "v_max")
+        checks.at_least(self, 2, "num_atoms")
+        checks.in_range(self, 0, 1, "discount")
+        checks.in_range(self, 1e-6, 1, "target_update_rate")
+        checks.in_range(self, 0, math.inf, "noise_std", "policy_learning_rate", "critic_learning_rate")
+        checks.positive(self, "samples_per_insert", "max_gradient_norm", "max_action_gradient_norm")
+        checks.at_least(self, 1, "n_step", "target_update_period", "batch_size", "min_replay_size")
+        checks.at_least(self, 1, "num_steps_per_call", "policy_hidden_sizes", "critic_hidden_sizes")
+        checks.at_least(self, self.min_replay_size, "max_replay_size")
+        if self.critic == "scalar":
+            checks.left_at_default(self, "with a scalar critic", "num_atoms", "v_min", "v_max")
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {"ddpg": dict(critic="scalar")}
+"""`ddpg` is what Acme (Hoffman et al., 2020) measured as DDPG: D4PG with a critic of mean returns (Lillicrap et al.,
+2016), n-step transitions and all else alike."""
+
+
+@dataclasses.dataclass(frozen=True)
+class D4PGBuilder:
+    """Makes the parts of a D4PG agent.
+
+    Attributes:
+        config: the settings.
+    """
+
+    config: D4PGConfig = dataclasses.field(default_factory=D4PGConfig)
+
+    def make_networks(self, spec: specs.EnvironmentSpec) -> networks.ActorCriticNetworks:
+        return d4pg_networks.make_networks(
+            spec,
+            d4pg_networks.return_model(self.config),
+            policy_hidden_sizes=self.config.policy_hidden_sizes,
+            critic_hidden_sizes=self.config.critic_hidden_sizes,
+        )
+
+    def init_variables(
+        self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec, key: jax.Array
+    ) -> Mapping[str, types.ArrayTree]:
+        learner_core = d4pg_learning.make_core(self.config, networks, spec)
+        return learner_core.variables(learner_core.init(key))
+
+    def make_policy(
+        self,
+        networks: networks.ActorCriticNetworks,
+        spec: specs.EnvironmentSpec,
+        *,
+        evaluation: bool = False,
+        actor: core.ActorId = core.ActorId(),
+    ) -> acting.ActorCore:
+        scaling = networks_lib.make_action_scaling(spec.action, agent=d4pg_networks.AGENT)
+        noise_std = 0.0 if evaluation else self.config.noise_std
+
+        def select_action(params: types.Params, observation: types.ArrayTree, key: jax.Array) -> jax.Array:
+            action = networks.policy.apply(params, observation)
+            if noise_std:
+                noise = noise_std * jax.random.normal(key, action.shape)
+                action = jnp.clip(action + noise, -1, 1)
+            return scaling.to_action(action)
+
+        return acting.feed_forward(select_action)
+
+    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
+        config = self.config
+        limiter = replay.rate_limiters.from_samples_per_insert(
+            config.samples_per_insert,
+            min_size=config.min_replay_size,
+            items_per_call=config.batch_size * config.num_steps_per_call,
+        )
+        signature = adders.transition_signature(spec, extras_spec)
+        items = replay.Transitions(config.n_step)
+        return [replay.Table("replay", config.max_replay_size, signature, items, replay.Uniform(), limiter)]
+
+    def make_adder(
+        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
+    ) -> adders.Adder:
+        return adders.NStepTransitionAdder(writer, n_step=self.config.n_step, discount=self.config.discount)
+
+    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
+        num_batches = self.config.num_steps_per_call
+        return replay.dataset(
+            "replay", self.config.batch_size, num_batches=None if num_batches == 1 else num_batches, seed=seed
+        )
+
+    def make_learner(
+        self,
+        networks: networks.ActorCriticNetworks,
+        spec: specs.EnvironmentSpec,
+        dataset: replay.Dataset,
+        *,
+        key: jax.Array,
+        counter: counting.Counter,
+        logger: loggers.Logger,
+    ) -> core.Learner:
+        return learning.SGDLearner(
+            d4pg_learning.make_core(self.config, networks, spec),
+            dataset,
+            key=key,
+            counter=counter,
+            logger=logger,
+            num_steps_per_call=self.config.num_steps_per_call,
+            overlap=self.config.overlap,
+        )
+
+    def make_actor(
+        self,
+        policy: acting.ActorCore,
+        variables: core.VariableSource,
+        adder: adders.Adder | None,
+        *,
+        key: jax.Array,
+        num_envs: int,
+    ) -> core.Actor:
+        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)
