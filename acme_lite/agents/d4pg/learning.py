@@ -154,10 +154,10 @@ def make_core(
         moved = (policy, critic)
         if config.target_update_rate < 1:
             moved = optax.incremental_update(moved, targets, config.target_update_rate)
-        targets = optax.periodic_update(moved, targets, steps, config.target_update_period)
+        target_policy, target_critic = optax.periodic_update(moved, targets, steps, config.target_update_period)
         metrics = {f"critic_{name}": value for name, value in critic_step.items()}
         metrics |= {f"policy_{name}": value for name, value in policy_step.items()}
-        state = TrainingState(policy, critic, *targets, policy_opt_state, critic_opt_state, steps)
+        state = TrainingState(policy, critic, target_policy, target_critic, policy_opt_state, critic_opt_state, steps)
         return state, learning.LearnerOutput(metrics | critic_metrics | policy_metrics)
 
     return learning.LearnerCore(init, update, lambda state: {"policy": state.policy_params})
