@@ -77,7 +77,7 @@ def test_policy_loss_and_its_gradient_in_numpy():
         return total
 
     mean, log_std = 0.2, -0.5
-    np.testing.assert_allclose(loss(params)[0], by_loop(mean, log_std), rtol=1e-5)
+    np.testing.assert_allclose(loss(params)[0], by_loop(mean, log_std), atol=1e-6)
     small = 1e-6
     expected = [
         (by_loop(mean + small, log_std) - by_loop(mean - small, log_std)) / (2 * small),
