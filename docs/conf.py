@@ -55,7 +55,7 @@ nitpick_ignore_regex = [
     ("py:.*", r"(jax|jaxlib|jaxtyping|numpy|np|dm_env|dm_specs|optax|rich|gymnasium)\..*"),
     ("py:.*", r"(collections|concurrent|enum|os|pathlib|threading|types)\..*"),
     # Names without a module stand for those, too, and what lies deeper than a package exports is not public.
-    ("py:class", r"[A-Z]\w*|acme_lite\.\w+\.\w+\.\w+"),
+    ("py:class", r"'?[A-Z]\w*'?|acme_lite\.\w+\.\w+\.\w+|(return_models|running_statistics)\.\w+"),
 ]
 
 REFERENCE = pathlib.Path(__file__).parent / "reference"
@@ -67,11 +67,9 @@ def public_modules() -> list[str]:
     names += [f"acme_lite.agents.{name}" for name in agents.NAMES]
     for name in list(names):
         module = importlib.import_module(name)
-        names += [
-            f"{name}.{member}"
-            for member in getattr(module, "__all__", ())
-            if isinstance(getattr(module, member), ModuleType)
-        ]
+        members = {member: getattr(module, member) for member in getattr(module, "__all__", ())}
+        vars(module).update(members)  # what is imported when it is asked for
+        names += [f"{name}.{member}" for member, value in members.items() if isinstance(value, ModuleType)]
     return sorted(names)
 
 

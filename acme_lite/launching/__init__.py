@@ -26,6 +26,24 @@ _MODULES = {
     "say": "status",
 }
 
+__all__ = [
+    "DEFAULT_POLICIES",
+    "CallHandle",
+    "CallNode",
+    "CallOptions",
+    "CallTimeoutError",
+    "Client",
+    "NodeFailedError",
+    "NodePolicy",
+    "ProgramStoppedError",
+    "RemoteError",
+    "Server",
+    "connect",
+    "launch",
+    "report_status",
+    "say",
+]
+
 
 def __getattr__(name: str) -> Any:
     if name not in _MODULES:

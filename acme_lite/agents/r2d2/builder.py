@@ -111,7 +111,7 @@ class R2D2Config:
 
     @property
     def sequence_length(self) -> int:
-        """Rows of a sequence: burn-in, trace, and the observation behind it, which only bootstraps."""
+        """How many rows a sequence has, with burn-in, trace, and the observation behind it, which only bootstraps."""
         return self.burn_in_length + self.trace_length + 1
 
 

@@ -105,7 +105,7 @@ def td_errors(
 
         td_t = h(return_t) - q_t, with return_t by `n_step_returns` of the values h^-1(value_t)
 
-    and h(x) = sign(x) (sqrt(|x| + 1) - 1) + epsilon x. No gradient flows to the return.
+    and h(x) = sign(x) (sqrt(abs(x) + 1) - 1) + epsilon x. No gradient flows to the return.
 
     Args:
         q: `[T]` values of the actions taken, in the scale of h.
@@ -130,7 +130,7 @@ def td_errors(
 def sequence_priority(
     td: Float[Array, " T"], mask: Bool[Array, " T"], *, max_priority_weight: float
 ) -> Float[Array, ""]:
-    """Returns eta max_t |td_t| + (1 - eta) mean_t |td_t| over the rows where the mask is True; 0 if there are none.
+    """Returns eta max_t abs(td_t) + (1 - eta) mean_t abs(td_t) over the rows where the mask is True; 0 if there are none.
 
     Reference: Kapturowski et al. (2019), section 2.3.
     """
