@@ -6,7 +6,7 @@ import importlib
 from types import ModuleType
 from typing import Any
 
-NAMES = {"d4pg": "D4PG", "dqn": "DQN", "impala": "IMPALA", "ppo": "PPO", "r2d2": "R2D2"}
+NAMES = {"d4pg": "D4PG", "dqn": "DQN", "impala": "IMPALA", "mpo": "MPO", "ppo": "PPO", "r2d2": "R2D2"}
 """Every agent: the module `agents.<name>` holds `<Prefix>Config`, `<Prefix>Builder`, and `VARIANTS` if it has any."""
 
 
