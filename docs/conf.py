@@ -52,7 +52,7 @@ autodoc_inherit_docstrings = False
 default_role = "ours"
 nitpick_ignore_regex = [
     # What other packages document: their pages cannot be asked without the net.
-    ("py:.*", r"(jax|jaxlib|jaxtyping|numpy|np|dm_env|dm_specs|optax|rich|gymnasium)\..*"),
+    ("py:.*", r"(jax|jaxlib|jaxtyping|numpy|np|dm_env|dm_specs|optax|rich|gymnasium|launchpad)\..*"),
     ("py:.*", r"(collections|concurrent|enum|os|pathlib|threading|types)\..*"),
     # Names without a module stand for those, too, and what lies deeper than a package exports is not public.
     ("py:class", r"'?[A-Z]\w*'?|acme_lite\.\w+\.\w+\.\w+|(return_models|running_statistics)\.\w+"),

@@ -10,6 +10,7 @@ NAMES = {
     "d4pg": "D4PG",
     "dqn": "DQN",
     "impala": "IMPALA",
+    "mpo": "MPO",
     "ppo": "PPO",
     "r2d2": "R2D2",
     "sac": "SAC",

@@ -93,7 +93,7 @@ class ReverbReplay:
 
     @property
     def address(self) -> str:
-        """Where the server is, "host:port"."""
+        """The server's address as host and port."""
         return self._link.address
 
     def writer(self, num_streams: int = 1) -> ReverbWriter:

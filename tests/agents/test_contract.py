@@ -9,7 +9,7 @@ import dm_env
 import pytest
 
 from acme_lite import core, environments, learning, testing
-from acme_lite.agents import d4pg, dqn, impala, ppo, r2d2, sac, td3
+from acme_lite.agents import d4pg, dqn, impala, mpo, ppo, r2d2, sac, td3
 from tests.agents import memory_environment, mixed_environment, probe_recurrent
 
 
@@ -61,6 +61,18 @@ _D4PG = d4pg.D4PGConfig(
     min_replay_size=32,
     max_replay_size=500,
     overlap=False,
+)
+_DMPO = mpo.MPOConfig(
+    critic="distributional",
+    n_step=3,
+    num_samples=4,
+    policy_hidden_sizes=(16, 8),
+    critic_hidden_sizes=(16, 8),
+    num_atoms=11,
+    batch_size=16,
+    samples_per_insert=8.0,
+    min_replay_size=32,
+    max_replay_size=500,
 )
 _PPO = ppo.PPOConfig(hidden_sizes=(16,), unroll_length=8, batch_size=2, num_epochs=2, minibatch_size=8)
 _PROBE = probe_recurrent.RecurrentProbeConfig(min_replay_size=32, samples_per_insert=8.0)
@@ -131,6 +143,7 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
     "impala": (_impala(), cart_pole),
     "impala_gru_rmsprop": (_impala(core="gru", optimizer="rmsprop"), memory_environment.MemoryEnvironment),
     "impala_lstm_overlap": (_impala(core="lstm", overlap=True), memory_environment.MemoryEnvironment),
+    "mpo_dmpo_overlap": (mpo.MPOBuilder(_DMPO), pendulum),
     "ppo": (_ppo(), cart_pole),
     "ppo_continuous": (_ppo(normalize_observations=True, value_clip=0.2), pendulum),
     "ppo_mixed": (

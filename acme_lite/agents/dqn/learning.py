@@ -82,8 +82,10 @@ def munchausen_loss(
     """Returns the losses `[B]` of Munchausen DQN, and the size of their temporal differences `[B]` as priorities.
 
     With pi = softmax(q_target / tau) over the legal actions, and alpha, tau and l_0 the settings `munchausen_*`:
-    td = r_t + alpha * clip(tau * log pi(a_tm1 | o_tm1), l_0, 0)
-         + discount * discount_t * sum_a pi(a | o_t) (q_target(o_t, a) - tau * log pi(a | o_t)) - q(o_tm1, a_tm1).
+
+        td = r_t + alpha * clip(tau * log pi(a_tm1 | o_tm1), l_0, 0)
+             + discount * discount_t * sum_a pi(a | o_t) (q_target(o_t, a) - tau * log pi(a | o_t)) - q(o_tm1, a_tm1)
+
     No gradient flows to the target, nor to pi.
 
     Args:
@@ -147,7 +149,7 @@ def quantile_loss(
 ) -> LossOutput:
     """Returns the losses `[B]` of quantile regression (QR-DQN), which are their priorities, too.
 
-    loss = sum_i mean_j |tau_i - 1[u_ij < 0]| * huber(u_ij), with u_ij = r_t + discount * discount_t *
+    loss = sum_i mean_j abs(tau_i - 1[u_ij < 0]) * huber(u_ij), with u_ij = r_t + discount * discount_t *
     theta_target_j(o_t, a*) - theta_i(o_tm1, a_tm1) and tau_i = (i + 1/2) / N for i = 0 ... N - 1; a* is the legal
     action of the greatest mean at o_t by the target network, or by the trained one for double Q. No gradient flows to
     the target.
@@ -157,7 +159,7 @@ def quantile_loss(
         target_params: of the target network.
         batch: n-step transitions `[B, ...]`.
         apply: the network, to quantiles `[B, A, N]`.
-        config: gives `discount`, `double_q`, `num_atoms` and `huber_delta`, where None stands for |u| in place of
+        config: gives `discount`, `double_q`, `num_atoms` and `huber_delta`, where None stands for abs(u) in place of
             huber(u).
 
     Reference: Dabney et al., Distributional Reinforcement Learning with Quantile Regression (2018), algorithm 1 and

@@ -130,7 +130,7 @@ def td_errors(
 def sequence_priority(
     td: Float[Array, " T"], mask: Bool[Array, " T"], *, max_priority_weight: float
 ) -> Float[Array, ""]:
-    """Returns eta max_t abs(td_t) + (1 - eta) mean_t abs(td_t) over the rows where the mask is True; 0 if there are none.
+    """Returns eta max_t abs(td_t) + (1 - eta) mean_t abs(td_t) over the rows where the mask is True; 0 without any.
 
     Reference: Kapturowski et al. (2019), section 2.3.
     """

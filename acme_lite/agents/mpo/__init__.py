@@ -1,0 +1,30 @@
+"""MPO: maximum a posteriori policy optimisation (Abdolmaleki et al., 2018), and DMPO with a distributional critic."""
+
+from acme_lite.agents.mpo.builder import VARIANTS, MPOBuilder, MPOConfig
+from acme_lite.agents.mpo.learning import (
+    Duals,
+    TrainingState,
+    action_weights,
+    dual_loss,
+    make_core,
+    out_of_bounds,
+    policy_loss,
+    temperature_loss,
+)
+from acme_lite.agents.mpo.networks import make_networks, return_model
+
+__all__ = [
+    "VARIANTS",
+    "Duals",
+    "MPOBuilder",
+    "MPOConfig",
+    "TrainingState",
+    "action_weights",
+    "dual_loss",
+    "make_core",
+    "make_networks",
+    "out_of_bounds",
+    "policy_loss",
+    "return_model",
+    "temperature_loss",
+]

@@ -1,0 +1,201 @@
+"""MPO's config, and the builder that makes its parts."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import jax
+
+from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import networks as networks_lib
+from acme_lite.agents.mpo import learning as mpo_learning
+from acme_lite.agents.mpo import networks as mpo_networks
+
+
+@dataclasses.dataclass(frozen=True)
+class MPOConfig:
+    """Settings of MPO. The defaults are those of the DeepMind control suite in Hoffman et al., Acme (2020)."""
+
+    critic: Literal["distributional", "scalar"] = "scalar"
+    """Whether the critic models returns by a distribution (DMPO in Acme) or by their mean."""
+    num_atoms: int = 51
+    """Atoms of the distribution (Acme)."""
+    v_min: float = -150.0
+    """Least return that the distribution knows (Acme; its rewards are in [0, 1] and its discount is 0.99)."""
+    v_max: float = 150.0
+    """Greatest return that the distribution knows (Acme)."""
+    discount: float = 0.99
+    """Discount factor per step, in [0, 1] (Abdolmaleki et al., 2018)."""
+    n_step: int = 5
+    """Steps that a transition spans (Acme)."""
+    num_samples: int = 20
+    """Actions sampled for each observation (20 in Abdolmaleki et al., 2018, and in Acme)."""
+    epsilon: float = 0.1
+    """Bound on the divergence of the weights of sampled actions from equal ones, in nats (Acme)."""
+    epsilon_mean: float = 0.0025
+    """Bound on the policy's divergence from its target in the mean, in nats (Acme)."""
+    epsilon_std: float = 1e-6
+    """Bound on the policy's divergence from its target in the deviation, in nats (Acme)."""
+    per_dimension: bool = True
+    """Whether these two bounds hold for each dimension of an action alone, or for their sum (Acme: alone)."""
+    action_penalty: bool = True
+    """Whether samples out of bounds lose weight (as one more objective, Abdolmaleki et al., 2020; Acme)."""
+    epsilon_penalty: float = 0.001
+    """Bound on the divergence of the weights that do so, in nats (Acme)."""
+    initial_log_temperature: float = 10.0
+    """Parameter of both temperatures at the start; they are softplus of it (Acme)."""
+    initial_log_alpha_mean: float = 10.0
+    """Parameter of the multiplier of `epsilon_mean` at the start (Acme)."""
+    initial_log_alpha_std: float = 1_000.0
+    """Parameter of the multiplier of `epsilon_std` at the start (Acme)."""
+    initial_std: float = 0.7
+    """Standard deviation of the first policy, where the bounds are -1 and 1 (Acme's control examples)."""
+    dual_learning_rate: float | learning.LinearSchedule = 1e-2
+    """Adam's step size for the multipliers (Acme): a number or a schedule over learner steps."""
+    policy_learning_rate: float | learning.LinearSchedule = 1e-4
+    """Adam's step size for the policy (Acme): a number or a schedule over learner steps."""
+    critic_learning_rate: float | learning.LinearSchedule = 1e-4
+    """Adam's step size for the critic (Acme): a number or a schedule over learner steps."""
+    max_gradient_norm: float | None = 40.0
+    """Gradients of policy and critic longer than this, each alone, are scaled down to it (Acme); None for no limit."""
+    target_update_period: int = 100
+    """Learner steps from one copy to the target networks to the next (Acme)."""
+    policy_hidden_sizes: tuple[int, ...] = (256, 256, 256)
+    """Layers of the policy; the first is normalised (Acme)."""
+    critic_hidden_sizes: tuple[int, ...] = (512, 512, 256)
+    """Layers of the critic; the first is normalised (Acme)."""
+    batch_size: int = 256
+    """Transitions in a batch (Acme)."""
+    samples_per_insert: float = 32.0
+    """Transitions sampled per transition inserted; divided by the batch size, learner steps per actor step (Acme)."""
+    max_replay_size: int = 1_000_000
+    """Most transitions kept (Acme); their memory is taken as they come."""
+    min_replay_size: int = 1_000
+    """Transitions before the first learner step (Acme)."""
+    num_steps_per_call: int = 1
+    """Learner steps in one compiled call; a step with these networks takes so long that one is enough."""
+    overlap: bool = True
+    """Whether learning runs in a thread of its own beside acting, with variables one call late."""
+
+    def __post_init__(self):
+        checks.one_of(self, ("distributional", "scalar"), "critic")
+        checks.increasing(self, "v_min", "v_max")
+        checks.at_least(self, 2, "num_atoms", "num_samples")
+        checks.in_range(self, 0, 1, "discount")
+        checks.positive(self, "epsilon", "epsilon_mean", "epsilon_std", "epsilon_penalty", "initial_std")
+        checks.in_range(self, -18, 1e6, "initial_log_temperature", "initial_log_alpha_mean", "initial_log_alpha_std")
+        rates = ("dual_learning_rate", "policy_learning_rate", "critic_learning_rate")
+        checks.in_range(self, 0, math.inf, *rates)
+        checks.positive(self, "samples_per_insert", "max_gradient_norm")
+        checks.at_least(self, 1, "n_step", "target_update_period", "batch_size", "min_replay_size")
+        checks.at_least(self, 1, "num_steps_per_call", "policy_hidden_sizes", "critic_hidden_sizes")
+        checks.at_least(self, self.min_replay_size, "max_replay_size")
+        if self.critic == "scalar":
+            checks.left_at_default(self, "with a scalar critic", "num_atoms", "v_min", "v_max")
+        if not self.action_penalty:
+            checks.left_at_default(self, "without action_penalty", "epsilon_penalty")
+
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {"dmpo": dict(critic="distributional")}
+"""`dmpo` is MPO with the critic of D4PG, as in Acme (Hoffman et al., 2020)."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MPOBuilder:
+    """Makes the parts of an MPO agent.
+
+    Attributes:
+        config: the settings.
+    """
+
+    config: MPOConfig = dataclasses.field(default_factory=MPOConfig)
+
+    def make_networks(self, spec: specs.EnvironmentSpec) -> networks.ActorCriticNetworks:
+        return mpo_networks.make_networks(
+            spec,
+            mpo_networks.return_model(self.config),
+            policy_hidden_sizes=self.config.policy_hidden_sizes,
+            critic_hidden_sizes=self.config.critic_hidden_sizes,
+            initial_std=self.config.initial_std,
+        )
+
+    def init_variables(
+        self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec, key: jax.Array
+    ) -> Mapping[str, types.ArrayTree]:
+        learner_core = mpo_learning.make_core(self.config, networks, spec)
+        return learner_core.variables(learner_core.init(key))
+
+    def make_policy(
+        self,
+        networks: networks.ActorCriticNetworks,
+        spec: specs.EnvironmentSpec,
+        *,
+        evaluation: bool = False,
+        actor: core.ActorId = core.ActorId(),
+    ) -> acting.ActorCore:
+        scaling = networks_lib.make_action_scaling(spec.action, agent=mpo_networks.AGENT)
+
+        def select_action(params: types.Params, observation: types.ArrayTree, key: jax.Array) -> jax.Array:
+            distribution = networks.policy.apply(params, observation)
+            action = distribution.mean
+            if not evaluation:
+                action += distribution.std * jax.random.normal(key, action.shape)
+            return scaling.to_action(action)
+
+        return acting.feed_forward(select_action)
+
+    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
+        config = self.config
+        limiter = replay.rate_limiters.from_samples_per_insert(
+            config.samples_per_insert,
+            min_size=config.min_replay_size,
+            items_per_call=config.batch_size * config.num_steps_per_call,
+        )
+        signature = adders.transition_signature(spec, extras_spec)
+        items = replay.Transitions(config.n_step)
+        return [replay.Table("replay", config.max_replay_size, signature, items, replay.Uniform(), limiter)]
+
+    def make_adder(
+        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
+    ) -> adders.Adder:
+        return adders.NStepTransitionAdder(writer, n_step=self.config.n_step, discount=self.config.discount)
+
+    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
+        num_batches = self.config.num_steps_per_call
+        return replay.dataset(
+            "replay", self.config.batch_size, num_batches=None if num_batches == 1 else num_batches, seed=seed
+        )
+
+    def make_learner(
+        self,
+        networks: networks.ActorCriticNetworks,
+        spec: specs.EnvironmentSpec,
+        dataset: replay.Dataset,
+        *,
+        key: jax.Array,
+        counter: counting.Counter,
+        logger: loggers.Logger,
+    ) -> core.Learner:
+        return learning.SGDLearner(
+            mpo_learning.make_core(self.config, networks, spec),
+            dataset,
+            key=key,
+            counter=counter,
+            logger=logger,
+            num_steps_per_call=self.config.num_steps_per_call,
+            overlap=self.config.overlap,
+        )
+
+    def make_actor(
+        self,
+        policy: acting.ActorCore,
+        variables: core.VariableSource,
+        adder: adders.Adder | None,
+        *,
+        key: jax.Array,
+        num_envs: int,
+    ) -> core.Actor:
+        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)
