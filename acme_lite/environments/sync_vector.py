@@ -44,6 +44,9 @@ class SyncVectorEnvironment:
         self._structure: Any = jax.tree.structure(self._specs.observation)
         self._leaf_specs = jax.tree.leaves(self._specs.observation)
         self._action_structure: Any = jax.tree.structure(self._specs.action)
+        # JAX takes microseconds to flatten even a single array, once per member.
+        self._one_observation = isinstance(self._specs.observation, dm_specs.Array)
+        self._one_action = isinstance(self._specs.action, dm_specs.Array)
         self._reseeds = [getattr(environment, "reseed", None) for environment in self.environments]
         self._ended = [True] * self.num_envs
         self._fast = _fast_path(self.num_envs, self._specs)
@@ -132,7 +135,12 @@ class SyncVectorEnvironment:
         self._ended[member] = False
         return timestep
 
-    def _split(self, action: types.ArrayTree) -> list[types.ArrayTree]:
+    def _split(self, action: types.ArrayTree) -> Sequence[types.ArrayTree] | np.ndarray:
+        if self._one_action:
+            rows = np.asarray(action)
+            if rows.shape[:1] != (self.num_envs,):
+                raise self._wrong_action(action)
+            return rows
         leaves = [np.asarray(leaf) for leaf in self._action_structure.flatten_up_to(action)]
         if any(leaf.shape[:1] != (self.num_envs,) for leaf in leaves):
             raise self._wrong_action(action)
@@ -140,14 +148,20 @@ class SyncVectorEnvironment:
         return [unflatten([leaf[member] for leaf in leaves]) for member in range(self.num_envs)]
 
     def _stack(self, timesteps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
-        flat = [self._structure.flatten_up_to(timestep.observation) for timestep in timesteps]
-        leaves = [_stack_leaf(spec, [member[index] for member in flat]) for index, spec in enumerate(self._leaf_specs)]
+        step_types, rewards, discounts, observations = zip(*timesteps, strict=True)
         return dm_env.TimeStep(
-            step_type=np.array([int(timestep.step_type) for timestep in timesteps], np.int32),
-            reward=_stack_scalar(self._specs.reward, [timestep.reward for timestep in timesteps], 0),
-            discount=_stack_scalar(self._specs.discount, [timestep.discount for timestep in timesteps], 1),
-            observation=self._structure.unflatten(leaves),
+            step_type=np.array([int(step_type) for step_type in step_types], np.int32),
+            reward=_stack_scalar(self._specs.reward, rewards, 0),
+            discount=_stack_scalar(self._specs.discount, discounts, 1),
+            observation=self._stack_observations(observations),
         )
+
+    def _stack_observations(self, observations: Sequence[types.ArrayTree]) -> types.ArrayTree:
+        if self._one_observation:
+            return _stack_leaf(self._specs.observation, observations)
+        flat = [self._structure.flatten_up_to(observation) for observation in observations]
+        leaves = [_stack_leaf(spec, [member[index] for member in flat]) for index, spec in enumerate(self._leaf_specs)]
+        return self._structure.unflatten(leaves)
 
     def _wrong_action(self, action: types.ArrayTree) -> ValueError:
         shapes = jax.tree.map(np.shape, action)
