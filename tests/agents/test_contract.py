@@ -159,7 +159,24 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=AGENTS.values(), ids=AGENTS.keys())
+# Settings whose agents have another row: compiling them takes minutes in all.
+SLOW = {
+    "dqn_two_steps_per_call",
+    "dqn_duelling_schedule",
+    "dqn_prioritised_n_step",
+    "dqn_quantile",
+    "r2d2_no_core_uniform_overlap",
+    "impala",
+    "impala_gru_rmsprop",
+    "ppo_continuous",
+    "d4pg_ddpg",
+}
+
+
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(row, id=name, marks=[pytest.mark.slow] * (name in SLOW)) for name, row in AGENTS.items()],
+)
 def agent(request):
     return testing.make_agent(*request.param)
 

@@ -107,6 +107,7 @@ def test_two_actors_make_exactly_all_steps_and_leave_what_a_run_leaves(tmp_path)
     assert (tmp_path / "run" / "learning_curve.png").exists()
 
 
+@pytest.mark.slow
 def test_a_queue_with_several_environments(tmp_path):
     config = impala.IMPALAConfig(sequence_length=4, batch_size=4, queue_size=8, core="lstm", core_size=8, overlap=False)
     result = launch(make(tmp_path, builder=impala.IMPALABuilder(config), num_envs=3), tmp_path)
@@ -121,6 +122,7 @@ def test_an_actor_that_is_killed_comes_back_and_all_steps_are_made(tmp_path):
     assert result["counts"]["actor_steps"] == 400
 
 
+@pytest.mark.slow
 def test_a_learner_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
     marker, folder = tmp_path / "killed", tmp_path / "run" / "checkpoints"
 
@@ -139,6 +141,7 @@ def test_a_learner_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
     assert result["counts"]["actor_steps"] == 3_000
 
 
+@pytest.mark.slow
 def test_an_environment_that_raises_ends_the_program_with_its_traceback(tmp_path):
     with pytest.raises(launching.NodeFailedError, match="the robot has fallen over"):
         launch(
