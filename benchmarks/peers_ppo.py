@@ -4,8 +4,7 @@ Workload C of `ppo_overhead.py`: 8 environments x 128 steps, 10 epochs of miniba
 They need an environment of their own, beside that of this library:
 
     uv venv /tmp/peers --python 3.10
-    uv pip install --python /tmp/peers/bin/python stable-baselines3 sbx-rl \\
-        --extra-index-url https://download.pytorch.org/whl/cpu
+    uv pip install --python /tmp/peers/bin/python stable-baselines3 sbx-rl
     /tmp/peers/bin/python benchmarks/peers_ppo.py sb3
     /tmp/peers/bin/python benchmarks/peers_ppo.py sbx
 
