@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
 from acme_lite import networks as networks_lib
+from acme_lite.agents import transition_replay
 from acme_lite.agents.d4pg import learning as d4pg_learning
 from acme_lite.agents.d4pg import networks as d4pg_networks
 
@@ -128,26 +129,15 @@ class D4PGBuilder:
         return acting.feed_forward(select_action)
 
     def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
-        config = self.config
-        limiter = replay.rate_limiters.from_samples_per_insert(
-            config.samples_per_insert,
-            min_size=config.min_replay_size,
-            items_per_call=config.batch_size * config.num_steps_per_call,
-        )
-        signature = adders.transition_signature(spec, extras_spec)
-        items = replay.Transitions(config.n_step)
-        return [replay.Table("replay", config.max_replay_size, signature, items, replay.Uniform(), limiter)]
+        return transition_replay.make_tables(self.config, spec, extras_spec)
 
     def make_adder(
         self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
     ) -> adders.Adder:
-        return adders.NStepTransitionAdder(writer, n_step=self.config.n_step, discount=self.config.discount)
+        return transition_replay.make_adder(self.config, writer)
 
     def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
-        num_batches = self.config.num_steps_per_call
-        return replay.dataset(
-            "replay", self.config.batch_size, num_batches=None if num_batches == 1 else num_batches, seed=seed
-        )
+        return transition_replay.make_dataset(self.config, replay, seed=seed)
 
     def make_learner(
         self,
@@ -159,14 +149,9 @@ class D4PGBuilder:
         counter: counting.Counter,
         logger: loggers.Logger,
     ) -> core.Learner:
-        return learning.SGDLearner(
-            d4pg_learning.make_core(self.config, networks, spec),
-            dataset,
-            key=key,
-            counter=counter,
-            logger=logger,
-            num_steps_per_call=self.config.num_steps_per_call,
-            overlap=self.config.overlap,
+        learner_core = d4pg_learning.make_core(self.config, networks, spec)
+        return transition_replay.make_learner(
+            self.config, learner_core, dataset, key=key, counter=counter, logger=logger
         )
 
     def make_actor(
