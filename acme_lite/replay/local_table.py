@@ -274,16 +274,15 @@ class LocalTable:
     def _num_allowed(self, num_items: int) -> int:
         """Returns how many of so many items the limiter lets in now.
 
-        Room once found only grows until it is used: samples make more of it. So a limiter is asked ahead.
+        Room once found only grows until it is used: samples make more of it. So all of it is looked
+        for at once, and the limiter is not asked again before it is used up.
         """
         if self._room < num_items:
-            can_insert, counts = self.declaration.limiter.can_insert, self.counts
+            can_insert, counts = self._limiter.can_insert, self.counts
             if can_insert(counts, num_items + _ROOM_AHEAD):
                 self._room = num_items + _ROOM_AHEAD
-            elif can_insert(counts, num_items):
-                self._room = num_items
             else:
-                refused = num_items
+                refused = num_items + _ROOM_AHEAD
                 while refused - self._room > 1:
                     middle = (self._room + refused) // 2
                     if can_insert(counts, middle):
