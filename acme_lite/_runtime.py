@@ -22,12 +22,15 @@ import jax
 if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
-_COMPILER_OPTIONS = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-
 
 def jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
     """Returns `jax.jit` of a function with the compiler options that acting and learning share."""
-    return jax.jit(function, compiler_options=_COMPILER_OPTIONS, **kwargs)
+    options = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+    if jax.__version_info__ < (0, 7) and jax.local_device_count() == 1:
+        # The newer of XLA's two runtimes, which later versions of JAX have alone, takes twice as long for a small
+        # update and does not vectorise an activation in place; the older one ends the process at an all-reduce.
+        options["xla_cpu_use_thunk_runtime"] = False
+    return jax.jit(function, compiler_options=options, **kwargs)
 
 
 def import_rlax() -> ModuleType:
@@ -36,14 +39,19 @@ def import_rlax() -> ModuleType:
     rlax imports TensorFlow Probability, which imports TensorFlow wherever it is installed (4 s and 250 MB), and fails
     on the version that Reverb needs. Its JAX half needs none of it, so TensorFlow is hidden during the import alone.
     """
-    if "rlax" in sys.modules:
-        return sys.modules["rlax"]
-    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "tensorflow"}
-    sys.modules["tensorflow"] = None  # type: ignore[assignment]  # the documented way to make an import fail
+    return import_without("rlax", "tensorflow")
+
+
+def import_without(module: str, package: str) -> ModuleType:
+    """Imports a module while another package seems not to be installed."""
+    if module in sys.modules:
+        return sys.modules[module]
+    hidden = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == package}
+    sys.modules[package] = None  # type: ignore[assignment]  # the documented way to make an import fail
     try:
-        return importlib.import_module("rlax")
+        return importlib.import_module(module)
     finally:
-        del sys.modules["tensorflow"]
+        del sys.modules[package]
         sys.modules.update(hidden)
 
 

@@ -21,9 +21,14 @@ def in_range(config: Any, low: float, high: float, *names: str) -> None:
 
 
 def positive(config: Any, *names: str) -> None:
+    """Checks that fields are finite numbers greater than 0."""
+    _check(config, names, _is_positive, "a finite number greater than 0")
+
+
+def positive_or_none(config: Any, *names: str) -> None:
     """Checks that fields are finite numbers greater than 0, or None."""
-    allowed = "a finite number greater than 0"
-    _check(config, names, lambda value: value is None or (_is_number(value) and value > 0), allowed)
+    allowed = "a finite number greater than 0, or None"
+    _check(config, names, lambda value: value is None or _is_positive(value), allowed)
 
 
 def at_least(config: Any, least: int, *names: str) -> None:
@@ -75,6 +80,10 @@ def _check(config: Any, names: tuple[str, ...], fits: Callable[[Any], bool], all
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
 
 
 def _values(field: Any) -> tuple[Any, ...]:

@@ -104,7 +104,7 @@ class Learner(VariableSource, Protocol):
         """Puts back a state that `save` returned."""
 
     def close(self) -> None:
-        """Finishes what is under way, so that `get_variables` gives the final ones, and frees threads."""
+        """Finishes what is under way, so that `get_variables` gives the final ones, and frees threads; once or more."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -53,7 +53,7 @@ default_role = "ours"
 nitpick_ignore_regex = [
     # What other packages document: their pages cannot be asked without the net.
     ("py:.*", r"(jax|jaxlib|jaxtyping|numpy|np|dm_env|dm_specs|optax|rich|gymnasium|launchpad)\..*"),
-    ("py:.*", r"(collections|concurrent|enum|os|pathlib|threading|types)\..*"),
+    ("py:.*", r"(abc|collections|concurrent|enum|os|pathlib|threading|types)\..*"),
     # Names without a module stand for those, too, and what lies deeper than a package exports is not public.
     ("py:class", r"'?[A-Z]\w*'?|acme_lite\.\w+\.\w+\.\w+|(return_models|running_statistics)\.\w+"),
 ]
@@ -64,7 +64,7 @@ REFERENCE = pathlib.Path(__file__).parent / "reference"
 def public_modules() -> list[str]:
     """Returns the names of the package's modules that users import, but for parts of packages."""
     names = [f"acme_lite.{info.name}" for info in pkgutil.iter_modules(acme_lite.__path__) if info.name[0] != "_"]
-    names += [f"acme_lite.agents.{name}" for name in agents.NAMES]
+    names += [f"acme_lite.agents.{info.name}" for info in pkgutil.iter_modules(agents.__path__)]
     for name in list(names):
         module = importlib.import_module(name)
         members = {member: getattr(module, member) for member in getattr(module, "__all__", ())}

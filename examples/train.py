@@ -35,6 +35,8 @@ class Run:
     """Environment steps from one checkpoint to the next; a run that is started again goes on from the last."""
     replay: Literal["local", "reverb"] = "local"
     """Where experience is kept: in this process's memory, or in a Reverb server."""
+    replay_in_learner: bool = True
+    """Whether the Reverb server of several actors runs in the learner's process, or in one of its own."""
     directory: str | None = None
     """Where the run's files go; below runs/ unless given."""
 
@@ -51,7 +53,10 @@ def train(agent: str, config: Any, run: Run) -> None:
         directory=run.directory,
     )
     if run.num_actors:
-        launching.launch(experiments.make_distributed_experiment(experiment, run.num_actors))
+        program = experiments.make_distributed_experiment(
+            experiment, run.num_actors, replay_in_learner=run.replay_in_learner
+        )
+        launching.launch(program)
     else:
         experiments.run_experiment(experiment, replay=run.replay)
 

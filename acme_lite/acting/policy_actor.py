@@ -57,8 +57,9 @@ class PolicyActor:
         self._state = actor_core.initial_state(policy, num_envs)
         self._recurrent = bool(jax.tree.leaves(self._state))
         self._first: np.ndarray | None = None
-        self._is_one_action: bool | None = None
+        self._to_host: Callable[[types.ArrayTree], types.ArrayTree] | None = None
         self._extras: types.ArrayTree = ()
+        self._extras_to_host: Callable[[types.ArrayTree], types.ArrayTree] = lambda extras: extras
         select = _recurrent(policy, num_envs) if self._recurrent else _stateless(policy)
         self._select = _runtime.jit(_with_key_words(select, jax.random.key_impl(key)))
 
@@ -71,9 +72,10 @@ class PolicyActor:
             )
         else:
             action, self._extras, self._key = self._select(self._params, observation, self._key)
-        if self._is_one_action is None:
-            self._is_one_action = isinstance(action, jax.Array)  # this check runs Python code
-        return np.asarray(action) if self._is_one_action else jax.tree.map(np.asarray, action)
+        if self._to_host is None:
+            self._to_host = _to_host(action)
+            self._extras_to_host = _to_host(self._extras)
+        return self._to_host(action)
 
     def observe_first(self, timestep: dm_env.TimeStep) -> None:
         self._first = timestep.step_type == _FIRST
@@ -85,7 +87,7 @@ class PolicyActor:
             self._first = next_timestep.step_type == _FIRST
         if self._adder is not None:
             extras = self._extras
-            self._adder.add(action, next_timestep, extras and jax.tree.map(np.asarray, extras))
+            self._adder.add(action, next_timestep, extras and self._extras_to_host(extras))
 
     def save(self) -> dict[str, Any]:
         """Returns key, recurrent state and the variables in use; the adder is saved by whoever made it."""
@@ -104,6 +106,18 @@ class PolicyActor:
         if source is not self._source:
             self._source = source
             self._params = source if self._device is None else jax.device_put(source, self._device)
+
+
+def _to_host(tree: types.ArrayTree) -> Callable[[types.ArrayTree], types.ArrayTree]:
+    """Returns the function that turns trees like this one into NumPy arrays, without JAX where the tree is flat.
+
+    The trees are looked at once, since `isinstance(..., jax.Array)` runs Python code.
+    """
+    if isinstance(tree, jax.Array):
+        return np.asarray
+    if isinstance(tree, dict) and all(isinstance(leaf, jax.Array) for leaf in tree.values()):
+        return lambda values: {name: np.asarray(value) for name, value in values.items()}
+    return lambda values: jax.tree.map(np.asarray, values)
 
 
 def _with_key_words(select: Callable[..., tuple], impl: Any) -> Callable[..., tuple]:

@@ -71,8 +71,8 @@ def make_encoder(space: gymnasium.Space, *, batched: bool = False) -> Callable[[
 
     Args:
         space: a space that `make_spec` knows.
-        batched: whether actions are `[N, ...]`; otherwise a discrete one becomes a Python integer, since it is often
-            an index or a key.
+        batched: whether actions are `[N, ...]`; otherwise a discrete one becomes a NumPy scalar of the space's dtype,
+            as the space itself samples them. (Gymnasium takes longer to check a Python integer.)
     """
     if isinstance(space, spaces.Dict):
         parts = {key: make_encoder(part, batched=batched) for key, part in space.spaces.items()}
@@ -87,12 +87,13 @@ def make_encoder(space: gymnasium.Space, *, batched: bool = False) -> Callable[[
 
 
 def _discrete_encoder(space: spaces.Discrete, batched: bool) -> Callable[[Any], Any]:
-    start = int(space.start)
+    start = space.start
     if batched:
         return lambda value: np.asarray(value, space.dtype) + start
+    to_scalar = space.dtype.type
     if start == 0:
-        return operator.index
-    return lambda value: operator.index(value) + start
+        return lambda value: to_scalar(operator.index(value))  # a float has no index, and is refused
+    return lambda value: to_scalar(operator.index(value)) + start
 
 
 def _bounds(space: gymnasium.Space, name: str) -> tuple[Any, Any]:

@@ -51,9 +51,10 @@ class SyncVectorEnvironment:
         self._ended = [True] * self.num_envs
         self._fast = _fast_path(self.num_envs, self._specs)
         # These are shared between steps: nobody may write to what a step returned.
-        self._step_types = {step_type: _constant(step_type, np.int32) for step_type in dm_env.StepType}
+        self._step_types = {step_type: self._constant(step_type, np.int32) for step_type in dm_env.StepType}
         self._mid = self._step_types[_MID]
-        self._discount_one = _constant(1, self._specs.discount.dtype)
+        self._discount_one = self._constant(1, self._specs.discount.dtype)
+        self._are_scalars = self._specs.reward.shape == self._specs.discount.shape == ()
         self.reseed(seed)
 
     def reseed(self, seed: int, episodes: types.IntArray | None = None) -> None:
@@ -91,7 +92,8 @@ class SyncVectorEnvironment:
                 timesteps.append(self._start(member))
             else:
                 timestep = environment.step(actions[member])
-                self._ended[member] = timestep.step_type == _LAST
+                if timestep.step_type is not _MID:
+                    self._ended[member] = timestep.step_type == _LAST
                 timesteps.append(timestep)
         return self._stack(timesteps)
 
@@ -149,12 +151,25 @@ class SyncVectorEnvironment:
 
     def _stack(self, timesteps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
         step_types, rewards, discounts, observations = zip(*timesteps, strict=True)
+        if self._are_scalars and step_types.count(_MID) == self.num_envs:
+            return dm_env.TimeStep(
+                self._mid,
+                np.array(rewards, self._specs.reward.dtype),
+                self._stack_discounts(discounts),
+                self._stack_observations(observations),
+            )
         return dm_env.TimeStep(
-            step_type=np.array([int(step_type) for step_type in step_types], np.int32),
+            step_type=np.array(step_types, np.int32),
             reward=_stack_scalar(self._specs.reward, rewards, 0),
             discount=_stack_scalar(self._specs.discount, discounts, 1),
             observation=self._stack_observations(observations),
         )
+
+    def _stack_discounts(self, discounts: Sequence[Any]) -> np.ndarray:
+        """Stacks scalars, none of which is None; as a rule, all of them are one."""
+        if float(discounts[0]) == 1.0 and discounts.count(discounts[0]) == self.num_envs:
+            return self._discount_one
+        return np.array(discounts, self._specs.discount.dtype)
 
     def _stack_observations(self, observations: Sequence[types.ArrayTree]) -> types.ArrayTree:
         if self._one_observation:
@@ -162,6 +177,11 @@ class SyncVectorEnvironment:
         flat = [self._structure.flatten_up_to(observation) for observation in observations]
         leaves = [_stack_leaf(spec, [member[index] for member in flat]) for index, spec in enumerate(self._leaf_specs)]
         return self._structure.unflatten(leaves)
+
+    def _constant(self, value: Any, dtype: Any) -> np.ndarray:
+        array = np.full(self.num_envs, value, dtype)
+        array.setflags(write=False)
+        return array
 
     def _wrong_action(self, action: types.ArrayTree) -> ValueError:
         shapes = jax.tree.map(np.shape, action)
@@ -209,12 +229,6 @@ def _fast_path(num_envs: int, spec: specs.EnvironmentSpec) -> tuple[np.dtype, np
     if num_envs != 1 or not is_array or not is_scalar:
         return None
     return spec.observation.dtype, spec.reward.dtype, spec.discount.dtype, len(spec.observation.shape) + 1
-
-
-def _constant(value: Any, dtype: Any) -> np.ndarray:
-    array = np.array([value], dtype)
-    array.setflags(write=False)
-    return array
 
 
 def _stack_leaf(spec: dm_specs.Array, values: Sequence[Any]) -> np.ndarray:

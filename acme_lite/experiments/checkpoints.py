@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from acme_lite import checkpointing
+from acme_lite import checkpointing, replay
 from acme_lite.experiments import config
 
 _FOLDER = "checkpoints"
@@ -23,6 +23,11 @@ def open_checkpoints(settings: config.CheckpointConfig, run_directory: pathlib.P
 def can_resume(settings: config.CheckpointConfig | None, run_directory: pathlib.Path) -> bool:
     """Returns whether there is a checkpoint, whole or damaged, of the run in this directory."""
     return settings is not None and bool(open_checkpoints(settings, run_directory).names())
+
+
+def include_replay(settings: config.CheckpointConfig | None, contents: replay.Replay) -> bool:
+    """Returns whether checkpoints hold the contents of the replay."""
+    return settings is not None and settings.include_replay and contents.info().num_bytes <= settings.max_replay_bytes
 
 
 class Schedule:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import dm_env
 
-from acme_lite import checks, core, loggers, specs, types
+from acme_lite import checks, core, learning, loggers, specs, types
 from acme_lite.environment_loop import EnvironmentLoopObserver
 
 
@@ -93,10 +94,21 @@ class Evaluation:
     Attributes:
         actor_steps: environment steps that training had made.
         returns: undiscounted return of each episode.
+
+    Raises:
+        NonFiniteMetricError: a return is NaN or infinite; names the episode.
     """
 
     actor_steps: int
     returns: tuple[float, ...]
+
+    def __post_init__(self):
+        for episode, value in enumerate(self.returns):
+            if not math.isfinite(value):
+                raise learning.NonFiniteMetricError(
+                    f"The metric 'episode_return' became {value} in episode {episode + 1} of the evaluation after "
+                    f"environment step {self.actor_steps}: the environment gave such rewards."
+                )
 
     @property
     def mean_return(self) -> float:
@@ -111,7 +123,8 @@ class ExperimentResult:
     Attributes:
         directory: the run's directory.
         evaluations: in the order in which they were made.
-        counts: the counters at the end: `actor_steps`, `actor_episodes`, `learner_steps`, ...
+        counts: the counters at the end: `actor_steps`, `actor_episodes`, `learner_steps`, ...; of a distributed
+            program also each table's `<table>_inserts` and `<table>_samples`.
         variables: name -> tree, the learner's final variables, on the host.
         finished: False if the run was interrupted.
         seconds: name -> seconds of the run spent on it: `environment`, `acting`, `adding`, `sampling`, `learning`,

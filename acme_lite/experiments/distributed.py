@@ -1,22 +1,23 @@
 """An experiment as a program of many processes: the parts of `run_experiment`, one to a node.
 
     counter     counts what is done, shares out the steps, and collects episodes and evaluations
-    replay      the Reverb server
+    replay      the Reverb server, where it is not in the learner's process
     learner     updates the parameters, serves them, writes checkpoints and, at the end, the results
     actor       one or more, each with `num_envs` environments
     evaluator   evaluates the newest policy
 
 The learner's node owns the run's directory. A program that was stopped or killed and is started again goes on from its
-last checkpoint: learner, counts and replay continue, episodes begin anew. Actors and evaluator may die and come back at
-any time; so may the learner, which goes on from its last checkpoint while the others wait for it.
+last checkpoint: learner, counts and replay continue, episodes begin anew. Actors, evaluator and replay may die and come
+back at any time, the replay with what its last checkpoint holds; so may the learner, which goes on from its last
+checkpoint while the others wait for it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import pathlib
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,19 +30,22 @@ from acme_lite import _runtime, acting, core, counting, loggers, replay, specs
 from acme_lite.environment_loop import EnvironmentLoop, Episode
 from acme_lite.experiments import checkpoints, config, identity, outputs, parts, run_directory
 from acme_lite.experiments.step_budget import StepBudget
+from acme_lite.experiments.watchdog import Watchdog
 
 _runtime.load_python_library()
 lp = _runtime.import_extra("launchpad", "distributed", "A distributed program")
 
 from acme_lite import launching  # noqa: E402 - imports Launchpad, which needs Python's library
 
-_LOGGER = logging.getLogger(__name__)
 _LEASE_VECTOR_STEPS = 200
 _IN_FLIGHT_ITEMS = 64
 _FLUSH_SECONDS = 0.25
 _POLL_SECONDS = 0.2
 _NAP_SECONDS = 0.001
 _WATCHDOG_SECONDS = 60.0
+_FIRST_WAIT = "the learner to begin the run"
+_PATIENCE_SECONDS = 86_400.0  # for a limiter or a server that is away; meanwhile the watchdog says so
+_TIME_SPLIT_SECONDS = 5.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,33 +57,52 @@ class _Program:
     environment_name: str
     num_actors: int
     variable_update_period_seconds: float
+    watchdog_seconds: float
 
     def plan(self) -> parts.Plan:
-        return parts.make_plan(self.experiment, self.spec)
+        return parts.make_plan(self.experiment, self.spec, num_actors=self.num_actors)
 
     def connect(self, address: Any) -> replay.Replay:
         return replay.ReverbReplay(
-            self.plan().tables, address=address.resolve(), max_in_flight_items=_IN_FLIGHT_ITEMS, timeout_seconds=300.0
+            self.plan().tables,
+            address=address.resolve(),
+            max_in_flight_items=_IN_FLIGHT_ITEMS,
+            timeout_seconds=_PATIENCE_SECONDS,
         )
 
     def seed(self, *what: int) -> int:
         """Returns a seed that derives from the experiment's and from what it is for."""
         return int(np.random.SeedSequence((self.experiment.seed, *what)).generate_state(1)[0] // 2)
 
+    def watch(self, name: str, coordinator: Any, waits_for: str) -> Watchdog:
+        """Returns a watchdog of this thread."""
+        return Watchdog(
+            name,
+            waits_for,
+            seconds=self.watchdog_seconds,
+            say=launching.say,
+            describe=coordinator.describe,
+        )
+
 
 def make_distributed_experiment(
-    experiment: config.ExperimentConfig, num_actors: int = 1, *, variable_update_period_seconds: float = 0.5
+    experiment: config.ExperimentConfig,
+    num_actors: int = 1,
+    *,
+    variable_update_period_seconds: float = 0.5,
+    replay_in_learner: bool = True,
 ) -> Any:
     """Returns the `launchpad.Program` of an experiment, for `launching.launch` or `launchpad.launch`.
 
-    Its groups are `counter`, `replay`, `learner`, `actor` and, where the experiment evaluates, `evaluator`; a script
-    may add nodes of its own. All actors together make `max_num_actor_steps` (with N environments in each, at most N - 1
-    more per actor).
+    Its groups are `counter`, `learner`, `actor` and, where the experiment evaluates, `evaluator`, and `replay` where
+    that is not in the learner's process; a script may add nodes of its own. All actors together make
+    `max_num_actor_steps` (with N environments in each, at most N - 1 more per actor).
 
     Args:
         experiment: what to run. Its functions are pickled (by value where they stand in a script).
         num_actors: processes that act, at least 1.
         variable_update_period_seconds: from one fetch of the policy to the next, in each acting process.
+        replay_in_learner: whether the Reverb server runs in the learner's process, or in a node of its own.
 
     Raises:
         ValueError: an argument is out of its range, or the agent cannot act in the environment.
@@ -93,19 +116,26 @@ def make_distributed_experiment(
         spec, name = specs.make_environment_spec(environment), environment.name
     finally:
         environment.close()
-    program = _Program(experiment, spec, name, num_actors, variable_update_period_seconds)
+    program = _Program(experiment, spec, name, num_actors, variable_update_period_seconds, _WATCHDOG_SECONDS)
     program.plan()  # an agent that cannot act there fails here, and not in five processes
     made = lp.Program(f"{identity.agent_name(experiment)}-{name.replace('/', '-')}")
     with made.group("counter"):
         counter = made.add_node(launching.CallNode(Coordinator, experiment.max_num_actor_steps))
-    with made.group("replay"):
-        node = _ReplayNode(program)
-        server = made.add_node(node)
+    reverb_address = lp.Address("reverb")
+    server = None
+    if not replay_in_learner:
+        with made.group("replay"):
+            node = _make_node(_ReplayService, program, reverb_address, counter)
+            node.allocate_address(reverb_address)
+            server = made.add_node(node)
     with made.group("learner"):
-        learner = made.add_node(launching.CallNode(_Learner, program, node.reverb_address, server, counter))
+        node = _make_node(_Learner, program, reverb_address, server, counter)
+        if replay_in_learner:
+            node.allocate_address(reverb_address)
+        learner = made.add_node(node)
     with made.group("actor"):
         for index in range(num_actors):
-            made.add_node(launching.CallNode(_Actor, program, index, node.reverb_address, learner, counter))
+            made.add_node(_make_node(_Actor, program, index, reverb_address, learner, counter))
     if experiment.evaluation is not None:
         with made.group("evaluator"):
             made.add_node(launching.CallNode(_Evaluator, program, learner, counter))
@@ -126,6 +156,7 @@ class Coordinator:
         self._phase = "starting"
         self._directory = ""
         self._incarnations: dict[str, int] = {}
+        self._replay: _ReplayRecord | None = None
         self._training: list[tuple[int, float]] = []
         self._evaluations: list[tuple[int, tuple[float, ...]]] = []
         self._lock = threading.Lock()
@@ -195,6 +226,22 @@ class Coordinator:
         with self._lock:
             self._evaluations.append((steps, returns))
 
+    def keep_replay(self, record: _ReplayRecord) -> None:
+        """Keeps what the replay's node would need if it died now."""
+        with self._lock:
+            self._replay = record
+
+    def get_replay(self) -> _ReplayRecord | None:
+        """Returns what was kept last; None before the learner has opened the replay."""
+        with self._lock:
+            return self._replay
+
+    def describe(self) -> str:
+        """Returns in words how far the program has come, with the counts of all limiters of a moment ago."""
+        counts = ", ".join(f"{name} {count}" for name, count in self.get_counts().items()) or "nothing yet"
+        record = self.get_replay()
+        return f"Done: {counts}. Replay: {'not opened yet' if record is None else record.limiters}."
+
     def save(self) -> dict[str, Any]:
         """Returns all counts, training episodes and evaluations."""
         with self._lock:
@@ -231,60 +278,120 @@ class _Counts:
         self._synchronised = time.monotonic()
 
 
-class _ReplayNode(launching.CallNode):
-    """The node `replay`, which has a second address: that of the Reverb server."""
+@dataclasses.dataclass(frozen=True)
+class _ReplayRecord:
+    """What a replay that died leaves to the one that takes its place.
 
-    def __init__(self, program: _Program):
-        self.reverb_address = lp.Address("reverb")
-        super().__init__(_ReplayService, program, self.reverb_address)
-        self.allocate_address(self.reverb_address)
+    Attributes:
+        directory: of the run.
+        checkpoint: the newest one of the replay; None if there is none.
+        num_inserts: how many items had been inserted, a moment ago.
+        limiters: the state of all limiters in words, of a moment ago.
+    """
+
+    directory: str
+    checkpoint: dict[str, str] | None
+    num_inserts: int = 0
+    limiters: str = "not opened yet"
+
+
+def _make_node(*arguments: Any) -> Any:
+    """Returns a node that uses Reverb: with TensorFlow, that takes 6 s of CPU to import, and 390 MB."""
+    return launching.CallNode(*arguments, imports=("reverb",))
 
 
 class _ReplayService:
-    """The Reverb server, and its checkpoints."""
+    """The Reverb server, and its checkpoints.
 
-    def __init__(self, program: _Program, address: Any):
-        self._program = program
+    The learner opens it, once. Where it takes the place of one that died, it opens itself, from the newest checkpoint.
+    """
+
+    def __init__(self, program: _Program, address: Any, coordinator: Any):
+        self._program, self._coordinator = program, coordinator
         self._port = int(address.resolve().rpartition(":")[2])
         self._replay: Any = None
         self._stop = lp.stop_event()
+        self._lock = threading.Lock()
+        self._record = left = coordinator.get_replay()
+        if left is not None:
+            self.open(left.directory, left.checkpoint)
+            lost = left.num_inserts - self._record.num_inserts
+            source = "empty, since there is no checkpoint" if left.checkpoint is None else "from its last checkpoint"
+            launching.say(f"The replay was started again {source}; at least {max(lost, 0):,} inserted items are lost.")
+
+    @property
+    def local(self) -> replay.Replay:
+        """The replay itself, for those in its process."""
+        return self._replay
 
     def open(self, directory: str, checkpoint: dict[str, str] | None) -> None:
-        """Starts the server, with the contents of a checkpoint if one is given; once."""
-        if self._replay is None:
-            self._replay = parts.make_replay(
-                "reverb",
-                self._program.plan().tables,
-                pathlib.Path(directory),
-                self._program.experiment,
-                port=self._port,
+        """Starts the server, with the contents of a checkpoint if one is given; does nothing where it runs."""
+        with self._lock:
+            if self._replay is not None:
+                return
+            self._record = _ReplayRecord(directory, checkpoint)
+            if self._coordinator.get_replay() is None:
+                self._coordinator.keep_replay(self._record)
+            path = pathlib.Path(directory)
+            if checkpoint is None:
+                shutil.rmtree(path / "reverb", ignore_errors=True)  # or the server would load what it finds there
+            plan = self._program.plan()
+            opened = parts.make_replay(
+                "reverb", plan.tables, path, self._program.experiment, port=self._port, prefetch=True
             )
             if checkpoint is not None:
-                self._replay.restore(checkpoint)
+                opened.restore(checkpoint)
+            self._replay = opened
+        self.keep_record()
 
-    def save(self) -> dict[str, str]:
-        """Writes a checkpoint; returns where."""
-        return self._replay.save()
+    def save(self) -> dict[str, str] | None:
+        """Writes a checkpoint; returns where, or None if the experiment's checkpoints leave the replay out."""
+        if not checkpoints.include_replay(self._program.experiment.checkpointing, self._replay):
+            return None
+        checkpoint = self._replay.save()
+        self.keep_record(checkpoint=checkpoint)
+        return checkpoint
 
-    def describe(self) -> str:
-        """Returns the counts of all limiters in words."""
-        return "; ".join(table.limiter for table in self._replay.info().tables.values())
+    def can_sample(self) -> bool:
+        """Whether the limiters would give something now."""
+        return all(self._replay.can_sample(name, 1) for name in self.tables())
+
+    def tables(self) -> dict[str, replay.TableInfo]:
+        """Returns the state of each table."""
+        return self._replay.info().tables
 
     def run(self) -> None:
-        self._stop.wait()
+        with _quiet_end(self._stop):
+            while not self._stop.wait(_FLUSH_SECONDS):
+                if self._replay is not None:
+                    self.keep_record()
         if self._replay is not None:
             self._replay.close()
+
+    def _describe(self) -> str:
+        return "; ".join(table.limiter for table in self.tables().values())
+
+    def keep_record(self, **changes: Any) -> None:
+        """Tells the coordinator what a successor would need to know."""
+        num_inserts = sum(table.num_inserts for table in self.tables().values())
+        with self._lock:
+            changes |= {"num_inserts": num_inserts, "limiters": self._describe()}
+            self._record = dataclasses.replace(self._record, **changes)
+            self._coordinator.keep_replay(self._record)
 
 
 class _Learner:
     """The node `learner`."""
 
     def __init__(self, program: _Program, address: Any, server: Any, coordinator: Any):
-        self._program, self._address, self._server, self._coordinator = program, address, server, coordinator
+        self._program, self._address, self._coordinator = program, address, coordinator
+        self._has_server = server is None
+        self._server: Any = _ReplayService(program, address, coordinator) if server is None else server
         self._experiment = program.experiment
         self._stop = lp.stop_event()
         self._ready = threading.Event()
         self._start = time.perf_counter()
+        self._first: tuple[float, int] | None = None  # when actors began, and after how many steps
 
     def get_variables(self, names: list[str]) -> list[Any]:
         """Returns variables as NumPy arrays; waits until the learner has been put together."""
@@ -292,6 +399,10 @@ class _Learner:
             if self._stop.is_set():
                 raise RuntimeError("The program stops.")
         return jax.device_get(self._learner.get_variables(names))
+
+    def tables(self) -> dict[str, replay.TableInfo]:
+        """Returns the state of the replay's tables."""
+        return self._server.tables()
 
     def run(self) -> None:
         experiment, program = self._experiment, self._program
@@ -306,7 +417,7 @@ class _Learner:
             logs = outputs.Logs(experiment.logger_factory or loggers.make_logger_factory(directory.path))
             stack.callback(logs.close)
             plan = program.plan()
-            connected = program.connect(self._address)
+            connected = self._server.local if self._has_server else program.connect(self._address)
             stack.enter_context(_closing_on_stop(connected, self._stop))
             dataset = experiment.builder.make_dataset(connected, seed=program.seed(0))
             self._counts = _Counts(self._coordinator)
@@ -321,7 +432,10 @@ class _Learner:
             if state is not None:
                 self._learner.restore(state["learner"])
             self._ready.set()
-            self._coordinator.start(str(directory.path), None if state is None else state["coordinator"])
+            had_begun = self._coordinator.start(str(directory.path), None if state is None else state["coordinator"])
+            if had_begun and state is None:
+                launching.say("The learner was started again without a checkpoint: it begins anew.")
+            self._watchdog = stack.enter_context(program.watch("The learner", self._coordinator, "the first samples"))
             self._learn(dataset, schedule)
             if not self._stop.is_set():
                 self._finish(plan, directory.path, schedule)
@@ -337,34 +451,40 @@ class _Learner:
     def _learn(self, dataset: replay.Dataset, schedule: checkpoints.Schedule | None) -> None:
         """Learns until all steps are made and samples have caught up, or the program stops."""
         looked = worked = time.monotonic()
-        phase, steps = "acting", 0
+        phase = "acting"
         while not self._stop.is_set():
             ready = dataset.ready()
             if ready:
                 self._learner.step()
-                worked = time.monotonic()
+                self._watchdog.done("samples")
             now = time.monotonic()
-            if now - looked > _POLL_SECONDS or not ready:
-                if now - looked > _POLL_SECONDS:
-                    looked = now
-                    phase, steps = self._coordinator.phase(), self._coordinator.get_counts().get("actor_steps", 0)
-                    self._counts.synchronise()
-                    self._report(steps)
-                    if schedule is not None and schedule.due(steps):
-                        self._write_checkpoint(schedule, steps)
-                if phase == "learning" and not ready and now - worked > 5 * _POLL_SECONDS:
+            worked = now if ready or phase == "acting" else worked
+            if now - looked > _POLL_SECONDS:
+                looked = now
+                phase, steps = self._coordinator.phase(), self._coordinator.get_counts().get("actor_steps", 0)
+                self._counts.synchronise()
+                self._report(steps)
+                if self._has_server:
+                    self._server.keep_record()
+                if schedule is not None and schedule.due(steps):
+                    self._write_checkpoint(schedule, steps)
+                # A replay that has just come back gives samples only some seconds later.
+                idle = now - worked
+                if idle > _WATCHDOG_SECONDS or (idle > 5 * _POLL_SECONDS and not self._server.can_sample()):
                     return
-                if now - worked > _WATCHDOG_SECONDS:
-                    worked = now
-                    _LOGGER.warning("The learner waits for samples: %s.", self._server.describe())
             if not ready:
                 self._stop.wait(_NAP_SECONDS)
 
     def _report(self, steps: int) -> None:
-        elapsed = time.perf_counter() - self._start
+        now = time.perf_counter()
+        if self._first is None or steps == self._first[1]:
+            self._first = now, steps
+        began, first = self._first
         left = self._experiment.max_num_actor_steps - steps
         learner_steps = self._counts.counter.get_counts().get("learner_steps", 0)
-        launching.report_status(steps=learner_steps, seconds_left=elapsed * left / steps if steps else None)
+        launching.report_status(
+            steps=learner_steps, seconds_left=(now - began) * left / (steps - first) if steps > first else None
+        )
 
     def _write_checkpoint(self, schedule: checkpoints.Schedule, steps: int) -> None:
         self._counts.synchronise()
@@ -382,14 +502,18 @@ class _Learner:
         self._learner.close()
         self._counts.synchronise()
         if self._experiment.evaluation is not None:
+            self._watchdog.done("the last evaluation")
             self._coordinator.ask_for_last_evaluation()
             while self._coordinator.phase() == "evaluating" and not self._stop.wait(_POLL_SECONDS):
                 pass
         state = self._coordinator.save()
+        counts = dict(state["counts"])
+        for name, table in self._server.tables().items():
+            counts |= {f"{name}_inserts": table.num_inserts, f"{name}_samples": table.num_samples}
         result = config.ExperimentResult(
             directory=directory,
             evaluations=tuple(config.Evaluation(*one) for one in state["evaluations"]),
-            counts=state["counts"],
+            counts=counts,
             variables=dict(
                 zip(plan.variable_names, jax.device_get(self._learner.get_variables(plan.variable_names)), strict=True)
             ),
@@ -437,14 +561,16 @@ class _Actor:
 
     def run(self) -> None:
         program, experiment, index = self._program, self._program.experiment, self._index
-        registered = _register(self._coordinator, f"actor_{index}", self._stop)
-        if registered is None:
-            return
-        directory, incarnation = registered
-        seed = program.seed(2, index, incarnation)
-        plan = program.plan()
-        policy = experiment.builder.make_policy(plan.networks, plan.spec, actor=core.ActorId(index, program.num_actors))
         with contextlib.ExitStack() as stack:
+            watchdog = stack.enter_context(program.watch(f"Actor {index}", self._coordinator, _FIRST_WAIT))
+            registered = _register(self._coordinator, f"actor_{index}", self._stop)
+            if registered is None:
+                return
+            directory, incarnation = registered
+            seed = program.seed(2, index, incarnation)
+            plan = program.plan()
+            actor_id = core.ActorId(index, program.num_actors)
+            policy = experiment.builder.make_policy(plan.networks, plan.spec, actor=actor_id)
             environment = parts.make_environment(experiment, experiment.num_envs, seed)
             stack.callback(environment.close)
             connected = program.connect(self._address)
@@ -457,6 +583,8 @@ class _Actor:
             stack.callback(variables.close)
             logger = _make_logger(experiment, directory, f"actor_{index}")
             stack.callback(logger.close)
+            time_logger = _make_logger(experiment, directory, f"time_split_{index}")
+            stack.callback(time_logger.close)
             counts = _Counts(self._coordinator)
             actor = experiment.builder.make_actor(
                 policy, variables, adder, key=jax.random.key(seed), num_envs=experiment.num_envs
@@ -466,10 +594,19 @@ class _Actor:
             )
             is_queue = any(isinstance(table.limiter, replay.Queue) for table in plan.tables)
             flush = (lambda: _flush(writer, self._stop)) if is_queue else None
+            time_split = _TimeSplit(loop, time_logger)
             with _quiet_end(self._stop):
-                self._act(loop, counts, flush)
+                self._act(loop, counts, flush, time_split, watchdog)
+                time_split.log()
 
-    def _act(self, loop: EnvironmentLoop, counts: _Counts, flush: Callable[[], None] | None) -> None:
+    def _act(
+        self,
+        loop: EnvironmentLoop,
+        counts: _Counts,
+        flush: Callable[[], None] | None,
+        time_split: _TimeSplit,
+        watchdog: Watchdog,
+    ) -> None:
         episodes: list[tuple[int, float]] = []
         while not self._stop.is_set():
             steps = self._coordinator.lease(self._index, _LEASE_VECTOR_STEPS * loop.num_envs)
@@ -481,7 +618,10 @@ class _Actor:
             while loop.steps < end and not self._stop.is_set():
                 loop.step()
                 if flush is not None:
-                    flush()  # with a queue, whoever acts on without its items being taken acts by an old policy
+                    # With a queue, whoever acts on without its items being taken acts by an old policy.
+                    with time_split.waiting():
+                        flush()
+                watchdog.done("the environment, the policy or the limiter")
                 if loop.finished:
                     counts.synchronise(at_once=False)
                     now = counts.counter.get_counts().get("actor_steps", 0)
@@ -491,19 +631,49 @@ class _Actor:
             counts.synchronise()
             self._coordinator.add_episodes(episodes)
             episodes = []
+            time_split.log(at_once=False)
+
+
+class _TimeSplit:
+    """Where an actor's time goes, logged every few seconds."""
+
+    def __init__(self, loop: EnvironmentLoop, logger: loggers.Logger):
+        self._loop, self._logger = loop, logger
+        self._start = self._logged = time.perf_counter()
+        self._waiting_seconds = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts the time in which the actor waits for its items to be taken."""
+        begun = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waiting_seconds += time.perf_counter() - begun
+
+    def log(self, *, at_once: bool = True) -> None:
+        """Writes a row; unless `at_once`, only if the last one is a while ago."""
+        now, loop = time.perf_counter(), self._loop
+        if not at_once and now - self._logged < _TIME_SPLIT_SECONDS:
+            return
+        self._logged = now
+        self._logger.write(
+            {
+                "actor_steps": loop.steps,
+                "environment_seconds": loop.environment_seconds,
+                "acting_seconds": loop.acting_seconds,
+                "adding_seconds": loop.adding_seconds,
+                "waiting_seconds": self._waiting_seconds,
+                "total_seconds": now - self._start,
+            }
+        )
 
 
 def _flush(writer: replay.Writer, stop: threading.Event) -> None:
     """Waits until the limiter has let in all items, or the program stops."""
-    begun = time.monotonic()
     while not stop.is_set():
-        try:
-            writer.flush(_POLL_SECONDS)
-            return
-        except TimeoutError as error:
-            if time.monotonic() - begun > _WATCHDOG_SECONDS:
-                begun = time.monotonic()
-                _LOGGER.warning("An actor waits: %s", error)
+        with contextlib.suppress(TimeoutError):
+            return writer.flush(_POLL_SECONDS)
 
 
 class _Evaluator:
@@ -516,16 +686,17 @@ class _Evaluator:
     def run(self) -> None:
         program, experiment = self._program, self._program.experiment
         assert experiment.evaluation is not None
-        registered = _register(self._coordinator, "evaluator", self._stop)
-        if registered is None:
-            return
-        directory, incarnation = registered
-        seed = program.seed(3, incarnation)
-        plan = program.plan()
-        policy = experiment.builder.make_policy(plan.networks, plan.spec, evaluation=True)
-        # It fetches before each evaluation alone, so that all episodes of one are those of one policy.
-        variables = acting.VariableClient(self._learner, ("policy",), update_period_seconds=threading.TIMEOUT_MAX)
         with contextlib.ExitStack() as stack:
+            self._watchdog = stack.enter_context(program.watch("The evaluator", self._coordinator, _FIRST_WAIT))
+            registered = _register(self._coordinator, "evaluator", self._stop)
+            if registered is None:
+                return
+            directory, incarnation = registered
+            seed = program.seed(3, incarnation)
+            plan = program.plan()
+            policy = experiment.builder.make_policy(plan.networks, plan.spec, evaluation=True)
+            # It fetches before each evaluation alone, so that all episodes of one are those of one policy.
+            variables = acting.VariableClient(self._learner, ("policy",), update_period_seconds=threading.TIMEOUT_MAX)
             environment = parts.make_environment(experiment, 1, seed)
             stack.callback(environment.close)
             stack.callback(variables.close)
@@ -538,6 +709,7 @@ class _Evaluator:
             with _quiet_end(self._stop):
                 following = (self._coordinator.get_counts().get("actor_steps", 0) // period + 1) * period
                 while not self._stop.is_set():
+                    self._watchdog.done("the coordinator, or the variables of the learner")
                     phase = self._coordinator.phase()
                     steps = self._coordinator.get_counts().get("actor_steps", 0)
                     if phase == "done":
@@ -548,7 +720,8 @@ class _Evaluator:
                         returns = self._evaluate(loop, experiment.evaluation.num_episodes)
                         if returns is not None:
                             counts.synchronise()
-                            self._coordinator.add_evaluation(steps, returns)
+                            evaluation = config.Evaluation(steps, returns)  # refuses what is not a number
+                            self._coordinator.add_evaluation(evaluation.actor_steps, evaluation.returns)
                             if phase == "evaluating":
                                 self._coordinator.finish()
                                 return
@@ -561,6 +734,7 @@ class _Evaluator:
             if self._stop.is_set():
                 return None
             loop.step()
+            self._watchdog.done("the environment or the policy")
             episodes += loop.finished
             if loop.finished:
                 launching.report_status(steps=loop.steps, episode_return=episodes[-1].episode_return)

@@ -53,8 +53,8 @@ class Plan(NamedTuple):
     tables: list[replay.Table]
 
 
-def make_plan(experiment: config.ExperimentConfig, spec: specs.EnvironmentSpec) -> Plan:
-    """Returns the plan of an experiment in environments of this spec.
+def make_plan(experiment: config.ExperimentConfig, spec: specs.EnvironmentSpec, *, num_actors: int = 1) -> Plan:
+    """Returns the plan of an experiment in environments of this spec, with so many actors.
 
     Raises:
         ValueError: the agent cannot act there, or its tables do not work.
@@ -62,7 +62,8 @@ def make_plan(experiment: config.ExperimentConfig, spec: specs.EnvironmentSpec) 
     builder = experiment.builder
     networks = (experiment.network_factory or builder.make_networks)(spec)
     shapes = jax.eval_shape(functools.partial(builder.init_variables, networks, spec), jax.random.key(0))
-    extras_spec = acting.extras_spec(builder.make_policy(networks, spec), shapes["policy"], spec.observation)
+    policy = builder.make_policy(networks, spec, actor=core.ActorId(0, num_actors))
+    extras_spec = acting.extras_spec(policy, shapes["policy"], spec.observation)
     tables = [table.widened(experiment.num_envs) for table in builder.make_tables(spec, extras_spec)]
     return Plan(spec, networks, sorted(shapes), extras_spec, tables)
 
@@ -206,16 +207,23 @@ def make_replay(
     experiment: config.ExperimentConfig,
     *,
     port: int | None = None,
+    prefetch: bool | None = None,
 ) -> replay.Replay:
     """Returns the replay of this name (one of `REPLAYS`).
 
-    A Reverb server listens at the port, and keeps its checkpoints in the run's directory: one more than the run keeps,
-    for the one that is being written.
+    A Reverb server listens at the port, draws ahead as `prefetch` says (see `ReverbReplay`), and keeps its checkpoints
+    in the run's directory: one more than the run keeps, for the one that is being written.
     """
     if name == "local":
         return replay.LocalReplay(tables)
     keep = 0 if experiment.checkpointing is None else experiment.checkpointing.keep
-    return replay.ReverbReplay(tables, port=port, checkpoint_directory=directory / "reverb", keep_checkpoints=1 + keep)
+    return replay.ReverbReplay(
+        tables,
+        port=port,
+        checkpoint_directory=directory / "reverb",
+        keep_checkpoints=1 + keep,
+        prefetch=prefetch,
+    )
 
 
 def make_environment(

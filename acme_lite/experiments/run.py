@@ -41,7 +41,7 @@ def run_experiment(
     Raises:
         CheckpointError: the run was started before, and none of its checkpoints can be read.
         Deadlock: the limiter lets neither side go on; holds its counts.
-        NonFiniteMetricError: learning went wrong; names the learner step and the metric.
+        NonFiniteMetricError: learning went wrong, or an evaluation's return is not finite; names the metric and when.
         DiskFullError: logs or a checkpoint could not be written.
         RuntimeError: the same run is under way in another process.
         ValueError: the directory that was named belongs to another run, or there is no such replay.
@@ -72,9 +72,10 @@ def run_experiment(
             evaluation_environment,
             seeds,
             logs.make,
-            make_replay=lambda tables: parts_lib.make_replay(replay, tables, directory.path, experiment),
+            make_replay=lambda tables: stack.enter_context(
+                contextlib.closing(parts_lib.make_replay(replay, tables, directory.path, experiment))
+            ),
         )
-        stack.callback(parts.replay.close)
         schedule = None
         if experiment.checkpointing is not None:
             opened = checkpoints.open_checkpoints(experiment.checkpointing, directory.path)
@@ -156,7 +157,7 @@ class _Run:
         if settings is None:
             return ""
         checkpointing.flatten(self._parts.save(include_replay=False))
-        if self._include_replay() or not settings.include_replay:
+        if checkpoints.include_replay(settings, self._parts.replay) or not settings.include_replay:
             return ""
         most = settings.max_replay_bytes
         return f"the replay is greater than CheckpointConfig.max_replay_bytes = {most:,}; checkpoints leave it out."
@@ -184,8 +185,9 @@ class _Run:
 
     def save(self) -> dict[str, Any]:
         """Returns the state of the whole run between two steps, and changes nothing."""
+        include_replay = checkpoints.include_replay(self._experiment.checkpointing, self._parts.replay)
         return {
-            "parts": self._parts.save(include_replay=self._include_replay()),
+            "parts": self._parts.save(include_replay=include_replay),
             "logs": self._logs.save(),
             "evaluations": [(one.actor_steps, np.array(one.returns)) for one in self.evaluations],
             "training": (np.array(self.training[0], np.int64), np.array(self.training[1], np.float64)),
@@ -280,14 +282,6 @@ class _Run:
     def _write_checkpoint(self) -> None:
         if self._schedule is not None:
             self._schedule.write(self._loop.steps, self.save)
-
-    def _include_replay(self) -> bool:
-        settings = self._experiment.checkpointing
-        return (
-            settings is not None
-            and settings.include_replay
-            and self._parts.replay.info().num_bytes <= settings.max_replay_bytes
-        )
 
     def seconds(self) -> dict[str, float]:
         """Returns where the time has gone so far, in seconds."""

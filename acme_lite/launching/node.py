@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import secrets
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from acme_lite import _runtime, checks
@@ -19,6 +19,8 @@ from acme_lite.launching import calls
 _runtime.load_python_library()
 lp = _runtime.import_extra("launchpad", "distributed", "A distributed program")
 base = importlib.import_module("launchpad.nodes.base")
+
+_import_lock = threading.Lock()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,13 +73,21 @@ class CallNode(lp.PyClassNode):  # type: ignore[misc, name-defined]  # likewise
         constructor: makes the object, in the node's process; handles among the arguments become clients.
         *args: its arguments.
         call_options: how the node is called.
+        imports: modules that its process imports and the launcher's does not; nodes that are forked get them for
+            nothing, since the process that they are forked from imports them once.
         **kwargs: its keyword arguments.
     """
 
     def __init__(
-        self, constructor: Callable[..., Any], *args: Any, call_options: CallOptions | None = None, **kwargs: Any
+        self,
+        constructor: Callable[..., Any],
+        *args: Any,
+        call_options: CallOptions | None = None,
+        imports: Sequence[str] = (),
+        **kwargs: Any,
     ):
         super().__init__(constructor, *args, **kwargs)
+        self.imports = tuple(imports)
         self.call_options = CallOptions() if call_options is None else call_options
         self.address = lp.Address("calls")
         self.allocate_address(self.address)
@@ -87,6 +97,10 @@ class CallNode(lp.PyClassNode):  # type: ignore[misc, name-defined]  # likewise
 
     def run(self) -> None:
         """Constructs the object, serves it, and runs its `run`, in the node's process."""
+        # Launchpad's own launcher can run nodes in threads of one process, whose imports would meet half-way.
+        with _import_lock:
+            for name in self.imports:
+                importlib.import_module(name)
         instance = self._construct_instance()
         has_main = self._should_run and callable(getattr(instance, "run", None))
         server = calls.Server(

@@ -49,10 +49,11 @@ _ACTING = NodePolicy(
     cores="single",  # an actor of batch size 1 acts two to three times as fast on a core of its own
     environment={"JAX_PLATFORMS": "cpu", **_ONE_BLAS_THREAD},
 )
-_STORING = NodePolicy(stop_stage=2, environment={"JAX_PLATFORMS": "cpu"})
+_STORING = NodePolicy(max_restarts=3, stop_stage=2, environment={"JAX_PLATFORMS": "cpu"})
 
 DEFAULT_POLICIES: Mapping[str, NodePolicy] = {
     "actor": _ACTING,
+    "counter": NodePolicy(stop_stage=3, environment={"JAX_PLATFORMS": "cpu"}),  # whom all others tell what they did
     "evaluator": _ACTING,
     "learner": NodePolicy(ends_program=True),
     "replay": _STORING,

@@ -11,6 +11,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+from collections.abc import Collection
 from typing import Protocol
 
 from acme_lite.launching import child, zygote
@@ -92,13 +93,14 @@ class Zygote:
 
     Args:
         log: file to which the zygote's own output goes.
+        imports: modules to import even if the launcher has not.
     """
 
-    def __init__(self, log: pathlib.Path):
+    def __init__(self, log: pathlib.Path, imports: Collection[str] = ()):
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        modules = [name for name in _HEAVY if name in sys.modules]
+        modules = [name for name in _HEAVY if name in sys.modules or name in imports]
         modules += sorted(name for name in sys.modules if name.split(".")[0] == "acme_lite")
-        modules += ["cloudpickle", "grpc", "launchpad"]
+        modules += [*sorted(set(imports) - set(modules)), "cloudpickle", "grpc", "launchpad"]
         # BLAS starts its threads when it is imported, and forks must copy none.
         one_thread = {f"{library}_NUM_THREADS": "1" for library in ("OMP", "OPENBLAS", "MKL")}
         with theirs, log.open("ab") as file:
@@ -108,7 +110,7 @@ class Zygote:
                 stdout=file,
                 stderr=file,
                 pass_fds=(theirs.fileno(),),
-                env={**os.environ, **one_thread, "GRPC_ENABLE_FORK_SUPPORT": "0"},
+                env={"TF_CPP_MIN_LOG_LEVEL": "3", **os.environ, **one_thread, "GRPC_ENABLE_FORK_SUPPORT": "0"},
                 start_new_session=True,
             )
         self._socket = ours

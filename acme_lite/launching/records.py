@@ -37,6 +37,7 @@ class NodeRecord:
     process: child.NodeProcess
     payload: IO[bytes]
     log: pathlib.Path
+    imports: tuple[str, ...] = ()
     state: str = "starting"
     pid: int | None = None
     restarts: int = 0
@@ -101,7 +102,8 @@ def make_records(
             cores = (next(next_core),) if policy.cores == "single" else policy.cores
             process = child.NodeProcess(name, dict(policy.environment), cores)  # type: ignore[arg-type]
             log = directory / f"{label.replace('/', '-')}-{index}.log"
-            nodes.append(NodeRecord(label, index, policy, process, payload, log))
+            imports = getattr(group[index], "imports", ())
+            nodes.append(NodeRecord(label, index, policy, process, payload, log, imports))
     return nodes
 
 

@@ -124,8 +124,10 @@ class _Supervisor:
         self._selector = selectors.DefaultSelector()
         self._starters: dict[str, processes.Starter] = {"spawn": processes.Spawner()}
         self._zygote: processes.Zygote | None = None
-        if any(node.policy.start == "fork" for node in nodes):
-            self._zygote = self._starters["fork"] = processes.Zygote(directory / "zygote.log")
+        forked = [node for node in nodes if node.policy.start == "fork"]
+        if forked:
+            imports = {name for node in forked for name in node.imports}
+            self._zygote = self._starters["fork"] = processes.Zygote(directory / "zygote.log", imports)
             self._selector.register(self._zygote, selectors.EVENT_READ)
 
     def run(self) -> None:

@@ -3,6 +3,7 @@
 from acme_lite.learning.learner_core import OPTIMIZERS, LearnerCore, LearnerOutput, gradient_step, make_optimizer
 from acme_lite.learning.masking import masked_mean
 from acme_lite.learning.normalization import NormalizedState, normalize_observations
+from acme_lite.learning.prioritization import importance_weights
 from acme_lite.learning.schedules import LinearSchedule, value_at
 from acme_lite.learning.sgd_learner import NonFiniteMetricError, SGDLearner
 
@@ -15,6 +16,7 @@ __all__ = [
     "NormalizedState",
     "SGDLearner",
     "gradient_step",
+    "importance_weights",
     "make_optimizer",
     "masked_mean",
     "normalize_observations",

@@ -155,11 +155,13 @@ class SGDLearner:
         Raises:
             NonFiniteMetricError: as `step`.
         """
-        self._take_up()
-        self._finish()
-        self._write_metrics()
-        if self._executor is not None:
-            self._executor.shutdown(wait=True)
+        try:
+            self._take_up()
+            self._finish()
+            self._write_metrics()
+        finally:
+            if self._executor is not None:
+                self._executor.shutdown(wait=True)
 
     def _call(self, state, data):
         """One compiled call: K learner steps; returns the state, priorities and metrics `[K, M]`."""

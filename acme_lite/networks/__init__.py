@@ -18,7 +18,7 @@ from acme_lite.networks.continuous import (
 )
 from acme_lite.networks.distributions import ActionDistribution, make_action_distribution
 from acme_lite.networks.feed_forward import FeedForwardNetwork, from_haiku
-from acme_lite.networks.heads import action_values, categorical_mean
+from acme_lite.networks.heads import action_values, categorical_mean, check_discrete
 from acme_lite.networks.legal_actions import ACTION_MASK, mask_illegal, split_action_mask
 from acme_lite.networks.policy_heads import (
     PolicyValue,
@@ -53,6 +53,7 @@ __all__ = [
     "atari_torso",
     "categorical_mean",
     "check_action_mask",
+    "check_discrete",
     "concatenate",
     "critic_ensemble",
     "critic_from_haiku",

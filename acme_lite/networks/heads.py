@@ -7,6 +7,34 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from acme_lite import specs
+from acme_lite.networks import legal_actions
+
+
+def check_discrete(spec: specs.EnvironmentSpec, *, agent: str) -> specs.DiscreteArray:
+    """Returns the spec of an agent's actions if they are one choice among finitely many.
+
+    Args:
+        spec: of the environment.
+        agent: name of the agent, for errors.
+
+    Raises:
+        ValueError: they are not, or the observation's action mask has not one element for each of them.
+    """
+    action = spec.action
+    if not isinstance(action, specs.DiscreteArray):
+        raise ValueError(
+            f"{agent} needs one discrete action (a DiscreteArray spec), got {action}. For continuous actions use "
+            "d4pg, mpo, sac, td3 or ppo, or put a wrapper around the environment that offers a choice of them."
+        )
+    _, mask = legal_actions.split_action_mask(spec.observation)
+    if mask is not None and mask.shape != (action.num_values,):
+        raise ValueError(
+            f"An observation's {legal_actions.ACTION_MASK!r} must have shape ({action.num_values},), one element for "
+            f"each action, got {mask}."
+        )
+    return action
+
 
 def action_values(
     features: Float[Array, "B D"], num_actions: int, *, num_atoms: int | None = None, duelling: bool = False

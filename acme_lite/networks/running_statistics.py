@@ -37,6 +37,11 @@ Statistics = dict[str, Moments]
 """Moments of an observation's arrays, by their paths."""
 
 
+def init_moments(shape: tuple[int, ...]) -> Moments:
+    """Returns the moments of no rows of this shape: mean 0 and variance 1."""
+    return Moments(jnp.float32(0), jnp.zeros(shape), jnp.ones(shape))
+
+
 def init_statistics(observation_spec: types.SpecTree) -> Statistics:
     """Returns the statistics of no rows, by which normalisation changes nothing (within its clip).
 
@@ -44,7 +49,7 @@ def init_statistics(observation_spec: types.SpecTree) -> Statistics:
         ValueError: there is nothing to normalise.
     """
     statistics = {
-        jax.tree_util.keystr(path): Moments(jnp.float32(0), jnp.zeros(leaf.shape), jnp.ones(leaf.shape))
+        jax.tree_util.keystr(path): init_moments(leaf.shape)
         for path, leaf in jax.tree_util.tree_leaves_with_path(observation_spec)
         if np.issubdtype(leaf.dtype, np.floating) and not _is_action_mask(path)
     }
@@ -56,20 +61,13 @@ def init_statistics(observation_spec: types.SpecTree) -> Statistics:
 def update_statistics(statistics: Statistics, observation: types.ArrayTree, mask: jax.Array) -> Statistics:
     """Returns the statistics with a batch of rows added.
 
-    With means m, variances v and counts n of both sides, n = n_1 + n_2 and d = m_2 - m_1:
-
-        mean = m_1 + d n_2 / n
-        variance = (n_1 v_1 + n_2 v_2 + d^2 n_1 n_2 / n) / n
-
     Args:
         statistics: so far.
         observation: `[..., ...]` tree.
         mask: `[...]`, False for rows that do not count.
-
-    Reference: Chan et al., Updating Formulae and a Pairwise Algorithm for Computing Sample Variances (1979).
     """
     leaves = {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(observation)}
-    return {path: _add(moments, leaves[path], mask) for path, moments in statistics.items()}
+    return {path: add_rows(moments, leaves[path], mask) for path, moments in statistics.items()}
 
 
 def normalize(statistics: Statistics, observation: types.ArrayTree) -> types.ArrayTree:
@@ -88,7 +86,21 @@ def normalize(statistics: Statistics, observation: types.ArrayTree) -> types.Arr
     return jax.tree_util.tree_map_with_path(normalize_leaf, observation)
 
 
-def _add(moments: Moments, rows: jax.Array, mask: jax.Array) -> Moments:
+def add_rows(moments: Moments, rows: jax.Array, mask: jax.Array) -> Moments:
+    """Returns the moments with a batch of rows added.
+
+    With means m, variances v and counts n of both sides, n = n_1 + n_2 and d = m_2 - m_1:
+
+        mean = m_1 + d n_2 / n
+        variance = (n_1 v_1 + n_2 v_2 + d^2 n_1 n_2 / n) / n
+
+    Args:
+        moments: so far.
+        rows: `[..., ...]`.
+        mask: `[...]`, False for rows that do not count.
+
+    Reference: Chan et al., Updating Formulae and a Pairwise Algorithm for Computing Sample Variances (1979).
+    """
     axes = tuple(range(mask.ndim))
     mask = jnp.reshape(mask, mask.shape + (1,) * (rows.ndim - mask.ndim))
     num = jnp.sum(mask, dtype=jnp.float32)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from acme_lite import types
+from acme_lite import _runtime, types
 from acme_lite.replay import interface, tables
 from acme_lite.replay.local_writer import check_priorities
 from acme_lite.replay.reverb_link import Link
@@ -45,15 +45,11 @@ class ReverbDataset:
 
     def ready(self) -> bool:
         self._check_open()
-        link = self._link
-        return link.can_sample(self._table, link.settled_counts()[self._table.name], self._num_items)
+        return _can_sample(self._link, self._table, self._num_items)
 
     def due(self) -> bool:
         self._check_open()
-        counts = self._link.settled_counts()[self._table.name]
-        return self._table.limiter.due(counts, self._num_items) and self._link.can_sample(
-            self._table, counts, self._num_items
-        )
+        return _is_due(self._link, self._table, self._num_items)
 
     def update_priorities(self, info: interface.SampleInfo, priorities: types.ArrayTree) -> None:
         update_priorities(self._link, self._table, info.keys, priorities)
@@ -83,9 +79,10 @@ class ReverbDataset:
                 return False
             sampler = link.client.NewSampler(name, self._num_items, self._num_items)
             items = [sampler.GetNextTrajectory() for _ in range(self._num_items)]
-            link.note_drawn(name, counts.inserts)
+            link.note_taken(name, self._num_items)
         keys, probabilities, sizes, _, _, *columns = zip(*items, strict=True)
-        data = [np.stack(column) for column in columns]
+        # Twice as fast as `np.stack`.
+        data = [np.concatenate(column).reshape(len(column), *column[0].shape) for column in columns]
         self._drawn = _make_sample(
             link, self._table, self._shape, np.array(keys), np.array(probabilities), int(sizes[0]), data
         )
@@ -101,6 +98,10 @@ class PrefetchingReverbDataset:
     Made by `ReverbReplay.dataset`. One call's items may lie here while the next's are on their way: no more than two
     calls are drawn ahead, which the server's counts hold already. It starts to draw when it is first asked for a sample
     or whether there is one. While the server is away it waits, and goes on when the server is back.
+
+    Where the server is in this process, `ready` and `due` go by what was taken and not by what was drawn, so that a
+    runner acts and learns in the same order as with a local replay: whatever the limiter would give to somebody who
+    draws on demand is on its way to this thread.
     """
 
     def __init__(self, link: Link, table: tables.Table, shape: tuple[int, ...], timeout_seconds: float | None):
@@ -109,17 +110,22 @@ class PrefetchingReverbDataset:
         self._shape = shape
         self._num_items = int(np.prod(shape))
         self._timeout_seconds = timeout_seconds
+        self._plans = link.plans(table)
         self._changed = threading.Condition()
         self._drawn: interface.Sample | None = None
+        self._generation: int | None = None  # of the link, when the thread was started
         self._error: Exception | None = None
-        self._thread: threading.Thread | None = None
         self._closed = False
 
     def __iter__(self) -> PrefetchingReverbDataset:
         return self
 
     def __next__(self) -> interface.Sample:
-        self._link.wait(self.ready, self._timeout_seconds, self._describe, self._pause)
+        if not self._has_drawn():
+            self._link.send()
+            self._link.wait(self._has_drawn, self._timeout_seconds, self._describe, self._pause)
+        if self._plans:
+            self._link.note_taken(self._table.name, self._num_items)
         with self._changed:
             sample, self._drawn = self._drawn, None
             self._changed.notify_all()
@@ -127,13 +133,10 @@ class PrefetchingReverbDataset:
         return sample
 
     def ready(self) -> bool:
-        self._start()
-        if self._error is not None:
-            raise RuntimeError(f"Sampling from {self._link.describe([self._table.name])} failed.") from self._error
-        return self._drawn is not None
+        return self._has_drawn() or (self._plans and _can_sample(self._link, self._table, self._num_items))
 
     def due(self) -> bool:
-        return self.ready()
+        return _is_due(self._link, self._table, self._num_items) if self._plans else self.ready()
 
     def update_priorities(self, info: interface.SampleInfo, priorities: types.ArrayTree) -> None:
         update_priorities(self._link, self._table, info.keys, priorities)
@@ -150,53 +153,77 @@ class PrefetchingReverbDataset:
             self._closed = True
             self._changed.notify_all()
 
+    def _has_drawn(self) -> bool:
+        self._start()
+        if self._error is not None:
+            raise RuntimeError(f"Sampling from {self._link.describe([self._table.name])} failed.") from self._error
+        return self._drawn is not None
+
     def _start(self) -> None:
+        """Starts the thread; anew where the server was replaced, as one that waits for the old server may never end."""
         if self._closed:
             raise RuntimeError("The dataset was closed.")
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="reverb-dataset", daemon=True)
-            self._thread.start()
+        generation = self._link.generation
+        if self._generation != generation:
+            self._generation = generation
+            with self._changed:
+                self._drawn = None
+                self._changed.notify_all()
+            threading.Thread(target=self._run, args=(generation,), name="reverb-dataset", daemon=True).start()
 
-    def _run(self) -> None:
+    def _run(self, generation: int) -> None:
         from reverb import errors
 
-        while not self._closed and not self._link.closed:
+        while self._is_wanted(generation):
             try:
                 for sample in self._make_source():
-                    if not self._hand_over(sample):
+                    if not self._hand_over(sample, generation):
                         return
-            except (errors.DeadlineExceededError, *_transient_errors()):
+            except (ConnectionError, errors.DeadlineExceededError, *_transient_errors()):
                 time.sleep(_RETRY_SECONDS)  # the server is away or was replaced
             except Exception as error:  # raised again in `ready`
                 self._error = error
                 return
 
+    def _is_wanted(self, generation: int) -> bool:
+        return not self._closed and not self._link.closed and self._generation == generation
+
     def _make_source(self) -> Any:
         import reverb
 
-        # Several would mix up the order of a queue.
+        tensorflow = _runtime.import_extra("tensorflow", "distributed", "A Reverb replay")
+        # Several would mix up the order of a queue; beside the server one is fast enough, and costs least.
         is_ordered = isinstance(self._table.sampler, (tables.Fifo, tables.Lifo))
-        num_workers = 1 if is_ordered else min(_NUM_WORKERS, self._num_items)
-        source = reverb.TrajectoryDataset.from_table_signature(
-            self._link.address,
-            self._table.name,
-            max_in_flight_samples_per_worker=self._num_items // num_workers,
-            num_workers_per_iterator=num_workers,
-            get_signature_timeout_secs=_SIGNATURE_SECONDS,
-        )
-        return source.batch(self._num_items).as_numpy_iterator()
+        num_workers = 1 if is_ordered or self._link.has_server else min(_NUM_WORKERS, self._num_items)
+        try:
+            source = reverb.TrajectoryDataset.from_table_signature(
+                self._link.address,
+                self._table.name,
+                max_in_flight_samples_per_worker=self._num_items // num_workers,
+                num_workers_per_iterator=num_workers,
+                get_signature_timeout_secs=_SIGNATURE_SECONDS,
+            )
+        except RuntimeError as error:
+            raise ConnectionError(f"the server ended while it was asked for a table: {error}") from error
+        # TensorFlow's own threads and tuning take a fifth of the time of items as small as these.
+        options = tensorflow.data.Options()
+        options.threading.private_threadpool_size = 1
+        options.autotune.enabled = False
+        options.experimental_optimization.apply_default_optimizations = False
+        return source.batch(self._num_items).with_options(options).as_numpy_iterator()
 
-    def _hand_over(self, sample: Any) -> bool:
-        """Puts a sample where `__next__` takes it; returns False if the dataset was closed."""
+    def _hand_over(self, sample: Any, generation: int) -> bool:
+        """Puts a sample where `__next__` takes it; returns whether more are wanted."""
         info = sample.info
         made = _make_sample(
             self._link, self._table, self._shape, info.key, info.probability, int(info.table_size[0]), sample.data
         )
         with self._changed:
-            self._drawn = made
-            self._changed.notify_all()
-            self._changed.wait_for(lambda: self._drawn is None or self._closed)
-        return not self._closed
+            if self._is_wanted(generation):
+                self._drawn = made
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._drawn is None or self._closed)
+        return self._is_wanted(generation)
 
     def _pause(self, _: float) -> None:
         with self._changed:
@@ -206,10 +233,24 @@ class PrefetchingReverbDataset:
         return f"{self._num_items} items from {self._link.describe([self._table.name])}"
 
 
+def _can_sample(link: Link, table: tables.Table, num_items: int) -> bool:
+    """Whether the limiter gives so many items now, or as soon as those that writers here have created arrive."""
+    if not link.plans(table):
+        return link.can_sample(table, link.settled_counts()[table.name], num_items)
+    if not table.limiter.can_sample(link.planned(table), num_items):
+        link.counts()  # others may have inserted
+    return table.limiter.can_sample(link.planned(table), num_items)
+
+
+def _is_due(link: Link, table: tables.Table, num_items: int) -> bool:
+    if link.plans(table):
+        return table.limiter.due(link.planned(table), num_items)
+    counts = link.settled_counts()[table.name]
+    return table.limiter.due(counts, num_items) and link.can_sample(table, counts, num_items)
+
+
 def _transient_errors() -> tuple[type[Exception], ...]:
     """Returns the errors of a server that ends."""
-    from acme_lite import _runtime
-
     errors = _runtime.import_extra("tensorflow", "distributed", "A Reverb replay").errors
     return errors.CancelledError, errors.UnavailableError
 

@@ -8,7 +8,7 @@ alone (`tables.Sequences.start`) is one array of bytes in the item's last column
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -102,19 +102,36 @@ class Layout:
         for name, spec in self._field_specs.items():
             Columns(name, spec, 1, {}).check(fields[name], num_streams)
 
-    def write_observation(self, rows: np.ndarray, frames: np.ndarray, observation: types.ArrayTree) -> None:
-        """Writes `[N, ...]` observations into `[N]` records of rows, and their newest frames into those of frames."""
-        for i, leaf in enumerate(self._flatten(observation)):
-            if i in self._stacks:
-                frames[f"o{i}"] = leaf[:, -1]
-            else:
-                rows[f"o{i}"] = leaf
+    def observation_writer(self, rows: np.ndarray, frames: np.ndarray) -> Callable[[int, types.ArrayTree], None]:
+        """Returns a function that writes `[N, ...]` observations into a row of records `[rows, N]`.
 
-    def write_fields(self, rows: np.ndarray, fields: types.ArrayTree) -> None:
-        """Writes `[N, ...]` fields into `[N]` records of rows."""
-        for name, flatten in self._field_flattens.items():
-            for i, leaf in enumerate(flatten(fields[name])):
-                rows[f"{name}.{i}"] = leaf
+        The newest frames of stacks go into the records of frames.
+        """
+        plain = [(i, rows[f"o{i}"]) for i in range(self._num_leaves) if i not in self._stacks]
+        newest = [(i, frames[f"o{i}"]) for i in self._stacks]
+
+        def write(row: int, observation: types.ArrayTree) -> None:
+            leaves = self._flatten(observation)
+            for i, column in plain:
+                column[row] = leaves[i]
+            for i, column in newest:
+                column[row] = leaves[i][:, -1]
+
+        return write
+
+    def fields_writer(self, rows: np.ndarray) -> Callable[[int, types.ArrayTree], None]:
+        """Returns a function that writes `[N, ...]` fields into a row of records `[rows, N]`."""
+        columns = [
+            (name, flatten, [rows[column] for column in rows.dtype.names or () if column.startswith(f"{name}.")])
+            for name, flatten in self._field_flattens.items()
+        ]
+
+        def write(row: int, fields: types.ArrayTree) -> None:
+            for name, flatten, arrays in columns:
+                for array, leaf in zip(arrays, flatten(fields[name]), strict=True):
+                    array[row] = leaf
+
+        return write
 
     def clear_fields(self, rows: np.ndarray, mask: np.ndarray) -> None:
         """Sets the fields of the records where `mask` `[N]` to zero."""
@@ -122,20 +139,26 @@ class Layout:
             if "." in name:
                 rows[name][mask] = 0
 
-    def pack_transitions(self, first: np.ndarray, last: np.ndarray, values: types.ArrayTree) -> np.ndarray:
-        """Returns `[M, bytes]` transitions between `[M, bytes]` rows, with `[M]` rewards and discounts."""
-        reward, discount = values
-        packed = np.empty((len(first), self.transition.itemsize), np.uint8)
-        head, tail = self._head_bytes, packed.shape[1] - self._observation_bytes
-        packed[:, :head] = first[:, :head]
-        packed[:, tail:] = last[:, : self._observation_bytes]
+    def transition_writer(self, packed: np.ndarray) -> Callable[[slice, np.ndarray, np.ndarray, types.ArrayTree], None]:
+        """Returns a function that writes N transitions into records `[M, bytes]`.
+
+        It takes which of the records, the `[N, bytes]` rows between which the transitions lie, and their `[N]` rewards
+        and discounts.
+        """
         records = packed.view(self.transition)[:, 0]
-        records["reward"] = reward
-        records["discount"] = discount
-        if self.stack:
-            records[_AGE] = first.view(self.row)[:, 0][_AGE]
-            records[_NEXT_AGE] = last.view(self.row)[:, 0][_AGE]
-        return packed
+        rewards, discounts = records["reward"], records["discount"]
+        heads, tails = packed[:, : self._head_bytes], packed[:, packed.shape[1] - self._observation_bytes :]
+        head, tail = slice(self._head_bytes), slice(self._observation_bytes)
+
+        def write(where: slice, first: np.ndarray, last: np.ndarray, values: types.ArrayTree) -> None:
+            heads[where] = first[:, head]
+            tails[where] = last[:, tail]
+            rewards[where], discounts[where] = values
+            if self.stack:
+                records[_AGE][where] = first.view(self.row)[:, 0][_AGE]
+                records[_NEXT_AGE][where] = last.view(self.row)[:, 0][_AGE]
+
+        return write
 
     def unpack(
         self, items: tables.Transitions | tables.Sequences, columns: Sequence[np.ndarray], shape: tuple[int, ...]

@@ -25,7 +25,10 @@ _Result = TypeVar("_Result")
 _WARN_SECONDS = 60.0
 _SETTLE_SECONDS = 5.0
 _DESCRIBE_SECONDS = 1
+_CALL_ATTEMPTS = 3
+_CALL_AGAIN_SECONDS = 0.5
 _LONGEST_POLL_SECONDS = 0.02
+_SEND_SECONDS = 0.02
 
 
 class Link:
@@ -81,9 +84,12 @@ class Link:
         self._is_temporary = address is None and checkpoint_directory is None
         self._lock = threading.Lock()
         self._created = dict.fromkeys(self.tables, 0)
-        self._inserted_before = dict.fromkeys(self.tables, 0)
+        self._inserted_by_others = dict.fromkeys(self.tables, 0)
+        self._taken = dict.fromkeys(self.tables, 0)
         self._inserts_at_sample = dict.fromkeys(self.tables, 0)
         self._writers: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._leftovers = threading.Event()
+        self._sender: threading.Thread | None = None
         self._server: Any = None
         self._server_tables: dict[str, Any] = {}
         self._closed = False
@@ -93,7 +99,8 @@ class Link:
             self.address = f"localhost:{self._port}"
             if checkpoint_directory is None:
                 self._checkpoints = pathlib.Path(tempfile.mkdtemp(prefix="acme_lite_reverb_"))
-            self._start(None)
+            assert self._checkpoints is not None
+            self._start(None, self._checkpoints)
         else:
             self.address = address
             self.client = self.binding.Client(address)
@@ -127,14 +134,47 @@ class Link:
         self.check_open()
         self._writers.add(writer)
 
+    def send_soon(self) -> None:
+        """Sees to it that what writers have kept back is sent within `_SEND_SECONDS`."""
+        self._leftovers.set()
+        if self._sender is None:
+            weakref.finalize(self, self._leftovers.set)
+            self._sender = threading.Thread(
+                target=_send_leftovers, args=(weakref.ref(self), self._leftovers), name="reverb-writers", daemon=True
+            )
+            self._sender.start()
+
+    def send(self) -> None:
+        """Sends what writers have kept back."""
+        for writer in list(self._writers):
+            writer.send()
+
     def note_created(self, table: str, num_items: int) -> None:
         """Counts items that a writer has created."""
         with self._lock:
             self._created[table] += num_items
 
-    def note_drawn(self, table: str, inserts: int) -> None:
-        """Notes how many inserts there were when a batch was drawn."""
-        self._inserts_at_sample[table] = inserts
+    def note_taken(self, table: str, num_items: int) -> None:
+        """Counts items that a dataset has given out."""
+        with self._lock:
+            self._taken[table] += num_items
+            self._inserts_at_sample[table] = self._inserted_by_others[table] + self._created[table]
+
+    def plans(self, table: tables.Table) -> bool:
+        """Whether `planned` is known: the server is here, and items leave the table for their number alone."""
+        return self.has_server and not table.max_times_sampled
+
+    def planned(self, table: tables.Table) -> rate_limiters.Counts:
+        """Returns the counts of a table in which all is that was created, and of which only is drawn what was taken.
+
+        What other processes insert is seen with the next look at the server's counts.
+        """
+        name = table.name
+        with self._lock:
+            inserts = self._inserted_by_others[name] + self._created[name]
+            return rate_limiters.Counts(
+                inserts, self._taken[name], min(inserts, table.max_size), self._inserts_at_sample[name]
+            )
 
     def counts(self, timeout_seconds: int | None = None) -> dict[str, rate_limiters.Counts]:
         """Returns the counts of every table, as the server has them.
@@ -147,6 +187,11 @@ class Link:
             RuntimeError: the replay was closed.
         """
         infos = [self._parse(info) for info in self._raw_infos(timeout_seconds)]
+        with self._lock:
+            for info in infos:
+                if info.name in self.tables:
+                    others = info.rate_limiter_info.insert_stats.completed - self._created[info.name]
+                    self._inserted_by_others[info.name] = max(self._inserted_by_others[info.name], others)
         return {
             info.name: rate_limiters.Counts(
                 inserts=info.rate_limiter_info.insert_stats.completed,
@@ -174,7 +219,7 @@ class Link:
                 _logger.warning("Items did not arrive at the Reverb server at %s: %s.", self.address, counts)
                 with self._lock:
                     for name, one in counts.items():
-                        self._created[name] = one.inserts - self._inserted_before[name]
+                        self._created[name] = one.inserts - self._inserted_by_others[name]
                 break
             for writer in list(self._writers):
                 writer.push()
@@ -186,7 +231,7 @@ class Link:
 
         Where others write to the same table, too, theirs hide some of these.
         """
-        return max(0, self._created[table] - (counts.inserts - self._inserted_before[table]))
+        return max(0, self._created[table] - (counts.inserts - self._inserted_by_others[table]))
 
     def can_sample(self, table: tables.Table, counts: rate_limiters.Counts, num_items: int) -> bool:
         """Whether the server would give so many items now, without waiting between them.
@@ -253,25 +298,35 @@ class Link:
     def call(self, function: Callable[[], _Result], what: str) -> _Result:
         """Returns what a call of the binding returns; those to a server elsewhere have no timeout of their own.
 
+        A call that a dying server had begun fails at once, and is made again; one that finds no server waits for it.
+
         Raises:
             TimeoutError: the server did not answer.
         """
         if self.has_server:
             return function()
+        for attempt in range(_CALL_ATTEMPTS):
+            succeeded, result = self._call_once(function, what)
+            if succeeded:
+                return result
+            if not isinstance(result, RuntimeError) or attempt == _CALL_ATTEMPTS - 1:
+                raise result
+            time.sleep(_CALL_AGAIN_SECONDS)
+        raise AssertionError("the last attempt returns or raises")
+
+    def _call_once(self, function: Callable[[], Any], what: str) -> tuple[bool, Any]:
+        """Returns whether a call succeeded, and what it returned or raised."""
         outcome: list[tuple[bool, Any]] = []
 
         def run() -> None:
             try:
                 outcome.append((True, function()))
-            except Exception as error:  # raised again by the caller
+            except Exception as error:  # the caller decides
                 outcome.append((False, error))
 
         threading.Thread(target=run, name="reverb-call", daemon=True).start()
         self.wait(lambda: bool(outcome), self.timeout_seconds, lambda: f"the Reverb server at {self.address} to {what}")
-        succeeded, result = outcome[0]
-        if not succeeded:
-            raise result
-        return result
+        return outcome[0]
 
     def checkpoint(self) -> str:
         """Returns the path of a new checkpoint, on the machine of the server."""
@@ -285,17 +340,24 @@ class Link:
 
         The server keeps its newest one alone, and whoever saves may fail before they have noted it.
         """
-        folder = path.parent.with_name(f"{path.parent.name}_kept")
+        assert self._checkpoints is not None
+        folder = self._checkpoints.with_name(f"{self._checkpoints.name}_kept")
         shutil.copytree(path, folder / path.name, copy_function=os.link)
         for old in sorted(folder.iterdir())[: -self.keep_checkpoints]:
             shutil.rmtree(old)
         return str(folder / path.name)
 
     def restart(self, checkpoint: str) -> None:
-        """Replaces the server of this process with one on the same port that starts from a checkpoint."""
+        """Replaces the server of this process with one on the same port that starts from a checkpoint.
+
+        The server would rather load what is in its folder, so it gets a fresh one; those of servers before it go.
+        """
+        assert self._checkpoints is not None
         self._server.stop()
-        self._checkpoints = pathlib.Path(tempfile.mkdtemp(prefix="restored_", dir=self._checkpoints))
-        self._start(checkpoint)
+        before = [path for path in self._checkpoints.glob("restored_*") if path not in pathlib.Path(checkpoint).parents]
+        self._start(checkpoint, pathlib.Path(tempfile.mkdtemp(prefix="restored_", dir=self._checkpoints)))
+        for folder in before:
+            shutil.rmtree(folder)
 
     def close(self) -> None:
         """Ends writers and the server."""
@@ -304,6 +366,7 @@ class Link:
         for writer in list(self._writers):
             writer.close()
         self._closed = True
+        self._leftovers.set()
         if self._server is not None:
             self._server.stop()
             self._server = None
@@ -311,11 +374,8 @@ class Link:
         if self._is_temporary and self._checkpoints is not None:
             shutil.rmtree(self._checkpoints, ignore_errors=True)
 
-    def _start(self, checkpoint: str | None) -> None:
-        assert self._checkpoints is not None
-        self._server, made = reverb_server.make_server(
-            self._declarations, self.layout, self._port, self._checkpoints, checkpoint
-        )
+    def _start(self, checkpoint: str | None, folder: pathlib.Path) -> None:
+        self._server, made = reverb_server.make_server(self._declarations, self.layout, self._port, folder, checkpoint)
         if self._loopback_only:
             try:
                 reverb_server.confine_to_loopback(self._port)
@@ -331,7 +391,8 @@ class Link:
             self._server_tables = {table.name: table.internal_table for table in made}
         with self._lock:
             self._created = dict.fromkeys(self.tables, 0)
-            self._inserted_before = {name: one.inserts for name, one in counts.items()}
+            self._inserted_by_others = {name: one.inserts for name, one in counts.items()}
+            self._taken = {name: one.samples for name, one in counts.items()}
             self._inserts_at_sample = dict.fromkeys(self.tables, 0)
 
     def _raw_infos(self, timeout_seconds: int | None = None) -> list[bytes]:
@@ -371,6 +432,22 @@ class Link:
                     "both sides."
                 )
         return self.counts()
+
+
+def _send_leftovers(link_ref: weakref.ref[Link], leftovers: threading.Event) -> None:
+    """Sends what writers keep back, once it has waited for a while; ends with the link."""
+    while True:
+        leftovers.wait()
+        time.sleep(_SEND_SECONDS)
+        leftovers.clear()
+        link = link_ref()
+        if link is None or link.closed:
+            return
+        try:
+            link.send()
+        except RuntimeError:  # what is wrong with a writer is raised where it is used
+            _logger.exception("Items could not be sent to the Reverb server at %s.", link.address)
+        del link
 
 
 @atexit.register

@@ -25,7 +25,8 @@ class ReverbReplay:
     - What the limiter holds back lies at the server: closing the writer does not drop it.
     - A seed has no effect, and a dataset has no state: the server draws with a generator of its own.
     - Numbers of bytes are those before the server's compression and without its own records (about 1 kB per item).
-    - With `prefetch` a dataset draws up to two calls ahead, and `due` is `ready`.
+    - With `prefetch` a dataset draws up to two calls ahead: what is inserted, and new priorities, show two calls later
+      at the latest. The server counts what was drawn, not what was taken.
 
     A server that is gone for a while is waited for: writers and datasets go on when it is back.
 
@@ -35,8 +36,11 @@ class ReverbReplay:
         port: where the new server listens; a free port unless given.
         checkpoint_directory: where the new server writes its checkpoints, and whose newest it loads; a fresh temporary
             folder unless given, so that nothing is found again.
-        prefetch: whether datasets draw ahead in a thread; unless given, they do with a server elsewhere. Without it
-            they draw exactly when they are asked, which takes a server in this process that nobody else samples from.
+        prefetch: whether datasets draw ahead in a thread, which is the fastest way that draws no more than two calls
+            ahead (`benchmarks/reverb_replay.py` holds others against it). Unless given they do, except for a table in
+            this process whose items leave once they have been sampled (`max_times_sampled`). Without it they draw
+            exactly when they are asked. With a server in this process, either way asks that nobody else samples from
+            the table.
         loopback_only: whether the new server refuses whoever is not on this machine. Reverb asks nobody who they are:
             whoever reaches it can read, write and erase.
         keep_checkpoints: how many of the newest checkpoints of a server in this process to keep, in a folder
@@ -89,7 +93,7 @@ class ReverbReplay:
             max_in_flight_items=max_in_flight_items,
             timeout_seconds=timeout_seconds,
         )
-        self._prefetch = address is not None if prefetch is None else prefetch
+        self._prefetch = prefetch
 
     @property
     def address(self) -> str:
@@ -127,16 +131,22 @@ class ReverbReplay:
                 f"{declaration.max_times_sampled} samples, so with max_size {declaration.max_size} it gives at most "
                 f"{most}."
             )
-        make = PrefetchingReverbDataset if self._prefetch else ReverbDataset
+        prefetch = (
+            not self._link.has_server or self._link.plans(declaration) if self._prefetch is None else self._prefetch
+        )
+        make = PrefetchingReverbDataset if prefetch else ReverbDataset
         return make(self._link, declaration, shape, timeout_seconds)
 
     def can_insert(self, num_items: int, table: str | None = None) -> bool:
-        names = self._link.tables if table is None else [self._link.table(table).name]
-        counts = self._link.settled_counts()
+        link = self._link
+        link.check_open()
+        declarations = list(link.tables.values()) if table is None else [link.table(table)]
+        if all(link.plans(one) for one in declarations):
+            return all(one.limiter.can_insert(link.planned(one), num_items) for one in declarations)
+        counts = link.settled_counts()
         return all(
-            not self._link.num_pending(name, counts[name])
-            and self._link.can_insert(self._link.tables[name], counts[name], num_items)
-            for name in names
+            not link.num_pending(one.name, counts[one.name]) and link.can_insert(one, counts[one.name], num_items)
+            for one in declarations
         )
 
     def can_sample(self, table: str, num_items: int) -> bool:

@@ -1,14 +1,11 @@
-"""Reverb itself: how it is imported, what it prints, its tables, its port, and who reaches it."""
+"""Reverb itself: how it is imported, its tables, its port, and who reaches it."""
 
 from __future__ import annotations
 
-import ctypes
 import functools
-import logging
 import os
 import pathlib
 import socket
-import threading
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -17,67 +14,21 @@ from acme_lite import _runtime
 from acme_lite.replay import rate_limiters, tables
 from acme_lite.replay.reverb_layout import Layout
 
-_logger = logging.getLogger(__name__)
-
 _SLACK_ITEMS = 1e-4
-_BUFFER_BYTES = 96  # a stdio_sync_filebuf has 80
 
 
 @functools.cache
 def import_reverb() -> ModuleType:
-    """Imports Reverb, and sends what it prints to this module's logger (level INFO).
+    """Imports Reverb.
+
+    Its C++ half writes some lines to stderr when a server starts or ends, and has no setting for that.
 
     Raises:
         ImportError: it is not installed; the message says what to install.
     """
     _runtime.load_python_library()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    reverb = _runtime.import_extra("reverb", "distributed", "A Reverb replay")
-    _log_what_reverb_prints()
-    return reverb
-
-
-def _log_what_reverb_prints() -> None:
-    """Sends C++'s `std::clog`, to which Reverb writes without a way to turn it off, to a logger instead of stderr.
-
-    stderr itself stays as it is. The stream gets a copy of its own buffer object (`stdio_sync_filebuf`: a thin, thread
-    safe layer over a C FILE) in which the FILE is ours. Where the library is another one, nothing happens.
-    """
-    try:
-        cpp, c = ctypes.CDLL("libstdc++.so.6"), ctypes.CDLL(None, use_errno=True)
-        stream = ctypes.addressof(ctypes.c_char.in_dll(cpp, "_ZSt4clog"))
-        stderr = ctypes.c_void_p.in_dll(c, "stderr").value
-        rdbuf = cpp["_ZNSt9basic_iosIcSt11char_traitsIcEE5rdbufEPSt15basic_streambufIcS1_E"]
-    except (OSError, ValueError, AttributeError):
-        return
-    rdbuf.argtypes, rdbuf.restype = [ctypes.c_void_p, ctypes.c_void_p], ctypes.c_void_p
-    c.fdopen.argtypes, c.fdopen.restype = [ctypes.c_int, ctypes.c_char_p], ctypes.c_void_p
-    c.malloc.argtypes, c.malloc.restype = [ctypes.c_size_t], ctypes.c_void_p
-    c.setvbuf.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
-    reading, writing = os.pipe()
-    # A full pipe drops what is printed: a thread of Reverb's must never wait for one of Python's.
-    os.set_blocking(writing, False)
-    file = c.fdopen(writing, b"w")
-    c.setvbuf(file, None, 1, 4096)
-    ios = stream + 8  # where an ostream keeps its `ios`, behind one pointer
-    original = rdbuf(ios, None)
-    # Never freed: threads of Reverb's print until the process has ended.
-    copy = c.malloc(_BUFFER_BYTES)
-    ctypes.memmove(copy, original, _BUFFER_BYTES)
-    words = (ctypes.c_size_t * (_BUFFER_BYTES // 8)).from_address(copy)
-    places = [i for i, word in enumerate(words) if word == stderr]
-    if not places:
-        rdbuf(ios, original)
-        return
-    words[places[0]] = file
-    rdbuf(ios, copy)
-    threading.Thread(target=_log_lines, args=(reading,), name="reverb-log", daemon=True).start()
-
-
-def _log_lines(descriptor: int) -> None:
-    with open(descriptor, errors="replace") as lines:
-        for line in lines:
-            _logger.info("%s", line.rstrip())
+    return _runtime.import_extra("reverb", "distributed", "A Reverb replay")
 
 
 def make_tables(declarations: Sequence[tables.Table], layout: Layout) -> list[Any]:

@@ -15,6 +15,7 @@ from acme_lite.replay.reverb_link import Link
 
 _POLL_MS = 50
 _PUSH_MS = 5
+_BURST = 32
 # Reverb warns at 100 items without an answer.
 _SEND_AHEAD, _SENT_LATER = 64, 32
 
@@ -24,6 +25,9 @@ class ReverbWriter:
 
     It keeps the last rows here. A transition is sent as one array; a row of a sequence, or a row's frames, when the
     first item refers to it. All streams share one connection, so items arrive in the order in which they were created.
+
+    Transitions without stacks of frames are sent in bursts of 32, since Reverb's threads wake up anew for each that
+    comes alone; what is left of a burst is sent within 20 ms, or as soon as somebody waits for it.
 
     Departures from the interface: `create_items` waits while more than `max_in_flight_items` items have no answer
     (real back-pressure: Reverb itself would pile them up), and `close` cannot call back what the server has received.
@@ -41,8 +45,10 @@ class ReverbWriter:
         shape = (self._num_kept, num_streams)
         self._rows = np.zeros(shape, link.layout.row)
         self._row_bytes = self._rows.view(np.uint8).reshape(*shape, link.layout.row.itemsize)
-        self._frames = np.zeros(shape, link.layout.frame)
-        self._frame_bytes = self._frames.view(np.uint8).reshape(*shape, link.layout.frame.itemsize)
+        frames = np.zeros(shape, link.layout.frame)
+        self._frame_bytes = frames.view(np.uint8).reshape(*shape, link.layout.frame.itemsize)
+        self._write_observation = link.layout.observation_writer(self._rows, frames)
+        self._write_fields = link.layout.fields_writer(self._rows)
         self._num_rows = 0
         self._first = np.zeros(num_streams, np.int64)  # row with which each stream's episode begins
         self._begins = np.ones(num_streams, bool)
@@ -50,35 +56,40 @@ class ReverbWriter:
         self._closed = False
         self._in_flight = 0
         self._pushed_at = 0
-        self._has_sequences = any(isinstance(table.items, tables.Sequences) for table in link.tables.values())
+        has_sequences = any(isinstance(table.items, tables.Sequences) for table in link.tables.values())
+        # Columns: rows of each stream, frames of each stream, rows of zeros, frames of zeros, then transitions.
+        self._num_before = 2 * num_streams + 2 if has_sequences or link.layout.stack else 0
+        self._generation = -1
         self._connect()
         link.add_writer(self)
 
     def append(self, observation: types.ArrayTree) -> int:
-        self._check_open()
+        if self._closed:
+            self._raise_closed()
         number = self._num_rows
         if not number:
             self._layout.check_observation(observation, self.num_streams)
-        with self._lock:
-            slot = number % self._num_kept
-            self._layout.write_observation(self._rows[slot], self._frames[slot], observation)
+        slot = number % self._num_kept
+        self._write_observation(slot, observation)
+        if self._layout.stack:
             self._first[self._begins] = number
             self._begins[:] = False
-            if self._layout.stack:
-                self._rows["age"][slot] = np.minimum(number - self._first, self._layout.stack - 1)
+            self._rows["age"][slot] = np.minimum(number - self._first, self._layout.stack - 1)
+        if self._num_before:
             self._row_refs[slot] = None
             self._frame_refs[slot] = None
-            self._num_rows = number + 1
+        self._num_rows = number + 1
         return number
 
     def complete(self, fields: types.ArrayTree) -> None:
         if not self._fields_checked or self._closed:
-            self._check_open()
+            if self._closed:
+                self._raise_closed()
             if not self._num_rows:
                 raise ValueError("complete needs an open row: append one first.")
             self._layout.check_fields(fields, self.num_streams)
             self._fields_checked = True
-        self._layout.write_fields(self._rows[(self._num_rows - 1) % self._num_kept], fields)
+        self._write_fields((self._num_rows - 1) % self._num_kept, fields)
 
     def end_episode(self, mask: types.BoolArray) -> None:
         if not self._num_rows:
@@ -101,38 +112,57 @@ class ReverbWriter:
     ) -> None:
         if not len(starts):
             return
-        declaration = self._link.table(table)
-        self._check_open()
+        items = self._link.table(table).items
         streams, starts, lengths = (np.asarray(array, np.int64) for array in (streams, starts, lengths))
         priorities = np.ones(len(starts)) if priorities is None else check_priorities(priorities)
-        self._check_items(declaration, streams, starts, lengths)
-        is_transitions = isinstance(declaration.items, tables.Transitions)
-        values = tuple(values) if is_transitions else declaration.start_leaves(values, len(starts))
+        self._check_items(table, streams, starts, lengths)
+        is_transitions = isinstance(items, tables.Transitions)
+        values = tuple(values) if is_transitions else self._link.table(table).start_leaves(values, len(starts))
         for array in (priorities, *values):
             if len(array) != len(starts):
                 raise ValueError(f"priorities and values must have {len(starts)} entries, got {len(array)}.")
         with self._lock:
             self._connect()
-            if isinstance(declaration.items, tables.Transitions):
-                self._create_transitions(table, streams, starts, starts + lengths, priorities.tolist(), values)
+            self._note_created(table, len(starts))
+            if isinstance(items, tables.Transitions):
+                first, last = (self._row_bytes[rows % self._num_kept, streams] for rows in (starts, starts + lengths))
+                frames = self._transition_frames(streams, starts, starts + lengths) if self._layout.stack else None
+                self._add_transitions(table, first, last, priorities.tolist(), values, frames)
             else:
-                packed = pack_starts(declaration.items, values, len(starts))
-                items = zip(
+                self._send()
+                packed = pack_starts(items, values, len(starts))
+                each = zip(
                     streams.tolist(), starts.tolist(), lengths.tolist(), priorities.tolist(), packed, strict=True
                 )
-                for item in items:
-                    self._create_sequence(table, declaration.items.length, *item)
-            self._in_flight += len(starts)
-        self._link.note_created(table, len(starts))
-        if self._in_flight - self._pushed_at >= _SEND_AHEAD:
-            self._keep_in_bounds()
+                for item in each:
+                    self._create_sequence(table, items.length, *item)
+        self._keep_in_bounds()
 
     def create_item_in_each(self, table: str, start: int, length: int, *, values: types.ArrayTree = ()) -> None:
         num = self.num_streams
-        self.create_items(table, np.arange(num), np.full(num, start), np.full(num, length), values=values)
+        if self._layout.stack or isinstance(self._link.table(table).items, tables.Sequences):
+            self.create_items(table, np.arange(num), np.full(num, start), np.full(num, length), values=values)
+            return
+        if not self._is_in_window(table, start, length):
+            self._raise_out_of_window(table, 0, start, length)
+        if any(len(array) != num for array in values):
+            raise ValueError(f"values must have {num} entries, got {[len(array) for array in values]}.")
+        with self._lock:
+            self._connect()
+            self._note_created(table, num)
+            first, last = self._row_bytes[start % self._num_kept], self._row_bytes[(start + length) % self._num_kept]
+            self._add_transitions(table, first, last, [1.0] * num, values, None)
+        self._keep_in_bounds()
 
     def flush(self, timeout_seconds: float | None = None) -> None:
         self._link.wait(lambda: self._flush(0, _POLL_MS), timeout_seconds, self._describe)
+
+    def send(self) -> None:
+        """Sends what is left of a burst, from any thread; for the link."""
+        with self._lock:
+            if self._num_packed and not self._closed:
+                self._connect()
+                self._send()
 
     def push(self) -> None:
         """Gives what has been created a moment to arrive; for the link."""
@@ -150,14 +180,14 @@ class ReverbWriter:
 
     def _connect(self) -> None:
         """Opens a stream to the server; again after it was replaced, when rows must be sent anew."""
+        if self._closed:
+            self._raise_closed()
         link = self._link
-        if getattr(self, "_generation", None) == link.generation:
+        if self._generation == link.generation:
             return
         self._generation = link.generation
         chunker = link.binding.ConstantChunkerOptions
         self._writer = link.client.NewTrajectoryWriter(chunker(1, 1), False)
-        # Columns: rows of each stream, frames of each stream, rows of zeros, frames of zeros, then transitions.
-        self._num_before = 2 * self.num_streams + 2 if self._has_sequences or self._layout.stack else 0
         for column in range(self._num_before):
             run = self._num_kept if column >= 2 * self.num_streams else 1
             self._writer.ConfigureChunker(column, chunker(run, self._num_kept))
@@ -165,30 +195,56 @@ class ReverbWriter:
         self._frame_refs = np.full((self._num_kept, self.num_streams), None)
         self._zero_refs: list[list[Any]] = [[], []]
         self._in_flight = self._pushed_at = 0
+        self._begin_burst(_BURST)
 
-    def _create_transitions(
+    def _note_created(self, table: str, num_items: int) -> None:
+        """Counts items before they are sent: whoever compares with the server's counts must not find more there."""
+        self._in_flight += num_items
+        self._link.note_created(table, num_items)
+
+    def _begin_burst(self, num_items: int) -> None:
+        self._packed = np.empty((num_items, self._layout.transition.itemsize), np.uint8)
+        self._write_transitions = self._layout.transition_writer(self._packed)
+        self._num_packed = 0
+        # (table, priority, the item's columns beside the packed one) of each packed transition
+        self._targets: list[tuple[str, float, list[list[Any]]]] = []
+
+    def _add_transitions(
         self,
         table: str,
-        streams: np.ndarray,
-        starts: np.ndarray,
-        ends: np.ndarray,
+        first: np.ndarray,
+        last: np.ndarray,
         priorities: list[float],
         values: types.ArrayTree,
+        frames: list[list[list[Any]]] | None,
     ) -> None:
-        first = self._row_bytes[starts % self._num_kept, streams]
-        last = self._row_bytes[ends % self._num_kept, streams]
-        packed = self._layout.pack_transitions(first, last, values)
-        frames: list[list[list[Any]]] = [[]] * len(starts)
-        if self._layout.stack:
-            frames = [
-                # Neighbours must not be the same frame: Reverb would take the two for a run.
-                [self._stack(stream, start) + self._stack(stream, end)[::-1]]
-                for stream, start, end in zip(streams.tolist(), starts.tolist(), ends.tolist(), strict=True)
-            ]
-        refs = self._writer.Append([None] * self._num_before + list(packed))[self._num_before :]
+        """Adds transitions to the burst, and sends it once it is full, or where they refer to frames."""
+        begin, num_items = self._num_packed, len(priorities)
+        if begin + num_items > len(self._packed):
+            self._send()
+            begin = 0
+            if num_items > _BURST:
+                self._begin_burst(num_items)
+        end = begin + num_items
+        self._write_transitions(slice(begin, end), first, last, values)
+        self._targets += zip([table] * num_items, priorities, frames or [[]] * num_items, strict=True)
+        self._num_packed = end
+        if frames or end >= _BURST:
+            self._send()
+        elif not begin:
+            self._link.send_soon()
+
+    def _send(self) -> None:
+        """Sends the burst."""
+        if not self._num_packed:
+            return
+        packed, targets = list(self._packed[: self._num_packed]), self._targets
+        self._begin_burst(_BURST)
+        refs = self._writer.Append([None] * self._num_before + packed)[self._num_before :]
         squeezed = [True, False] if self._layout.stack else [True]
-        for ref, priority, more in zip(refs, priorities, frames, strict=True):
-            self._writer.CreateItem(table, priority, [[ref], *more], squeezed)
+        create = self._writer.CreateItem
+        for ref, (table, priority, frames) in zip(refs, targets, strict=True):
+            create(table, priority, [[ref], *frames], squeezed)
 
     def _create_sequence(
         self, table: str, longest: int, stream: int, start: int, length: int, priority: float, packed: np.ndarray
@@ -202,9 +258,17 @@ class ReverbWriter:
             columns.append(self._zeros(1)[:before] + frames + self._zeros(1)[: longest - length])
         squeezed = [False] * len(columns)
         if packed.size:
-            columns.append([self._send(self._num_before, packed)])
+            columns.append([self._append(self._num_before, packed)])
             squeezed.append(True)
         self._writer.CreateItem(table, priority, columns, squeezed)
+
+    def _transition_frames(self, streams: np.ndarray, starts: np.ndarray, ends: np.ndarray) -> list[list[list[Any]]]:
+        """Returns for each transition its column of frames: those of its first row's stack, and of its last row's."""
+        return [
+            # Neighbours must not be the same frame: Reverb would take the two for a run.
+            [self._stack(stream, start) + self._stack(stream, end)[::-1]]
+            for stream, start, end in zip(streams.tolist(), starts.tolist(), ends.tolist(), strict=True)
+        ]
 
     def _stack(self, stream: int, row: int) -> list[Any]:
         """Returns the frames of a row's largest stack, zeros from before its episode."""
@@ -215,13 +279,13 @@ class ReverbWriter:
     def _row(self, stream: int, number: int) -> Any:
         refs, slot = self._row_refs, number % self._num_kept
         if refs[slot, stream] is None:
-            refs[slot, stream] = self._send(stream, self._row_bytes[slot, stream])
+            refs[slot, stream] = self._append(stream, self._row_bytes[slot, stream])
         return refs[slot, stream]
 
     def _frame(self, stream: int, number: int) -> Any:
         refs, slot = self._frame_refs, number % self._num_kept
         if refs[slot, stream] is None:
-            refs[slot, stream] = self._send(self.num_streams + stream, self._frame_bytes[slot, stream])
+            refs[slot, stream] = self._append(self.num_streams + stream, self._frame_bytes[slot, stream])
         return refs[slot, stream]
 
     def _zeros(self, which: int) -> list[Any]:
@@ -230,17 +294,17 @@ class ReverbWriter:
             num_bytes = (self._row_bytes, self._frame_bytes)[which].shape[-1]
             zeros = np.zeros(num_bytes, np.uint8)
             column = 2 * self.num_streams + which
-            self._zero_refs[which] = [self._send(column, zeros) for _ in range(self._num_kept)]
+            self._zero_refs[which] = [self._append(column, zeros) for _ in range(self._num_kept)]
         return self._zero_refs[which]
 
-    def _send(self, column: int, data: np.ndarray) -> Any:
+    def _append(self, column: int, data: np.ndarray) -> Any:
         return self._writer.Append([None] * column + [data])[column]
 
     def _flush(self, num_items: int, timeout_ms: int) -> bool:
         """Returns whether the server has let in all but so many items."""
         with self._lock:
-            self._check_open()
             self._connect()
+            self._send()
             if self._in_flight <= num_items:
                 return True
             try:
@@ -254,7 +318,7 @@ class ReverbWriter:
 
     def _keep_in_bounds(self) -> None:
         link = self._link
-        if self._flush(_SENT_LATER, _PUSH_MS):
+        if self._in_flight - self._pushed_at < _SEND_AHEAD or self._flush(_SENT_LATER, _PUSH_MS):
             return
         self._pushed_at = self._in_flight
         if self._in_flight > link.max_in_flight_items:
@@ -264,36 +328,36 @@ class ReverbWriter:
     def _describe(self) -> str:
         return f"the limiter to let in what was written ({self._link.describe()})"
 
-    def _check_open(self) -> None:
-        if self._closed:
-            self._link.check_open()
-            raise RuntimeError("The writer was closed.")
+    def _raise_closed(self) -> NoReturn:
+        self._link.check_open()
+        raise RuntimeError("The writer was closed.")
 
-    def _check_items(self, table: tables.Table, streams: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
+    def _is_in_window(self, table: str, start: int, length: int, stream: int = 0) -> bool:
+        items = self._link.tables[table].items
+        if isinstance(items, tables.Transitions):
+            longest, last_end = items.n_step, self._num_rows - 1
+        else:
+            longest, last_end = items.length, self._num_rows
+        return (
+            max(self._num_rows - self._layout.window, 0) <= start <= last_end - length
+            and 1 <= length <= longest
+            and 0 <= stream < self.num_streams
+        )
+
+    def _check_items(self, table: str, streams: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:
         if not streams.shape == starts.shape == lengths.shape == (len(starts),):
             raise ValueError(
                 f"streams, starts and lengths must have the same shape [M], got {streams.shape}, {starts.shape} and "
                 f"{lengths.shape}."
             )
-        items = table.items
-        is_transitions = isinstance(items, tables.Transitions)
-        longest = items.n_step if isinstance(items, tables.Transitions) else items.length
-        if len(starts) == 1:  # Python's numbers: a quarter of the time
-            stream, start, length = streams.item(0), starts.item(0), lengths.item(0)
-            if (
-                max(self._num_rows - self._layout.window, 0) <= start <= self._num_rows - is_transitions - length
-                and 1 <= length <= longest
-                and 0 <= stream < self.num_streams
-            ):
-                return
-        wrong = (starts < max(self._num_rows - self._layout.window, 0)) | (lengths < 1) | (lengths > longest)
-        wrong |= (starts + lengths > self._num_rows - is_transitions) | (streams < 0) | (streams >= self.num_streams)
-        if wrong.any():
-            item = int(wrong.argmax())
-            self._raise_out_of_window(table, int(streams[item]), int(starts[item]), int(lengths[item]))
+        # Python's numbers: few items are the rule.
+        for stream, start, length in zip(streams.tolist(), starts.tolist(), lengths.tolist(), strict=True):
+            if not self._is_in_window(table, start, length, stream):
+                self._raise_out_of_window(table, stream, start, length)
 
-    def _raise_out_of_window(self, table: tables.Table, stream: int, start: int, length: int) -> NoReturn:
+    def _raise_out_of_window(self, table: str, stream: int, start: int, length: int) -> NoReturn:
         raise ValueError(
-            f"Items of table {table.name!r}, {table.items}, must lie within the last {self._layout.window} of the "
-            f"{self._num_rows} rows of {self.num_streams} streams, got stream {stream}, start {start}, length {length}."
+            f"Items of table {table!r}, {self._link.tables[table].items}, must lie within the last "
+            f"{self._layout.window} of the {self._num_rows} rows of {self.num_streams} streams, got stream {stream}, "
+            f"start {start}, length {length}."
         )

@@ -26,12 +26,11 @@ def tree_functions(spec: types.SpecTree) -> tuple[Callable[[Any], Any], Callable
     leaves, treedef = jax.tree.flatten(spec)
     if jax.tree_util.treedef_is_leaf(treedef):
         return lambda tree: (tree,), operator.itemgetter(0)
-    if (
-        type(spec) is dict
-        and len(leaves) > 1
-        and not any(isinstance(leaf, (dict, list, tuple)) for leaf in spec.values())
-    ):
+    if type(spec) is dict and leaves and not any(isinstance(leaf, (dict, list, tuple)) for leaf in spec.values()):
         names = sorted(spec)
+        if len(names) == 1:
+            (name,) = names
+            return lambda tree: (tree[name],), lambda arrays: {name: arrays[0]}
         return operator.itemgetter(*names), lambda arrays: dict(zip(names, arrays, strict=True))
     return treedef.flatten_up_to, treedef.unflatten
 

@@ -24,7 +24,7 @@ _logger = logging.getLogger(__name__)
 
 _WARN_SECONDS = 60.0
 _MAX_ROWS = 2**31 - 2**16
-_MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 16, 1024
+_MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 256, 1024
 
 
 def _num_rows(table: tables.Table, *, worst: bool) -> int:
@@ -53,10 +53,13 @@ def _memory(name: str, fallback: int) -> int:
 
 def _container_memory(fallback: int, folder: pathlib.Path = pathlib.Path("/sys/fs/cgroup")) -> int:
     """Returns the bytes that a container's limit leaves, or `fallback` where there is no limit."""
-    limit, used = folder / "memory.max", folder / "memory.current"
+    limit, used, parts = (folder / f"memory.{name}" for name in ("max", "current", "stat"))
     if not (limit.is_file() and used.is_file()) or not limit.read_text().strip().isdigit():
         return fallback
-    return int(limit.read_text()) - int(used.read_text())
+    # Files that were read are counted as used, too, but give way.
+    lines = (line.split() for line in parts.read_text().splitlines()) if parts.is_file() else ()
+    cached = sum(int(value) for name, value in lines if name == "inactive_file")
+    return max(int(limit.read_text()) - int(used.read_text()) + cached, 0)
 
 
 _FIELDS = {tables.Transitions: ("action",), tables.Sequences: ("action", "reward", "discount", "mask")}

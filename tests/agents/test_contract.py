@@ -10,7 +10,7 @@ import pytest
 
 from acme_lite import core, environments, learning, testing
 from acme_lite.agents import d4pg, dqn, impala, mpo, ppo, r2d2, sac, td3
-from tests.agents import memory_environment, mixed_environment, probe_recurrent
+from tests.agents import mixed_environment
 
 
 def cart_pole(seed: int) -> dm_env.Environment:
@@ -75,7 +75,6 @@ _DMPO = mpo.MPOConfig(
     max_replay_size=500,
 )
 _PPO = ppo.PPOConfig(hidden_sizes=(16,), unroll_length=8, batch_size=2, num_epochs=2, minibatch_size=8)
-_PROBE = probe_recurrent.RecurrentProbeConfig(min_replay_size=32, samples_per_insert=8.0)
 _IMPALA = impala.IMPALAConfig(
     sequence_length=4,
     batch_size=4,
@@ -119,30 +118,30 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
     "d4pg_overlap": (_d4pg(overlap=True), pendulum),
     "d4pg_ddpg": (_d4pg(critic="scalar", num_atoms=51, num_steps_per_call=2), pendulum),
     "dqn": (_dqn(), cart_pole),
-    "dqn_prioritised_n_step": (_dqn(priority_exponent=0.6, n_step=3), memory_environment.MemoryEnvironment),
+    "dqn_prioritised_n_step": (_dqn(priority_exponent=0.6, n_step=3), testing.MemoryEnvironment),
     "dqn_duelling_schedule": (
         _dqn(duelling=True, epsilon=learning.LinearSchedule(1.0, 0.1, 50)),
-        memory_environment.MemoryEnvironment,
+        testing.MemoryEnvironment,
     ),
     "dqn_two_steps_per_call": (_dqn(num_steps_per_call=2), cart_pole),
     "dqn_overlap": (
         _dqn(overlap=True, priority_exponent=0.6, num_steps_per_call=2),
-        memory_environment.MemoryEnvironment,
+        testing.MemoryEnvironment,
     ),
     "dqn_rainbow_duelling": (
         _dqn(**dqn.VARIANTS["rainbow"], duelling=True, num_atoms=11),
-        memory_environment.MemoryEnvironment,
+        testing.MemoryEnvironment,
     ),
     "dqn_quantile": (_dqn(distribution="quantile", num_atoms=11), cart_pole),
-    "dqn_munchausen": (_dqn(munchausen=True, double_q=False), memory_environment.MemoryEnvironment),
-    "r2d2": (_r2d2(), memory_environment.MemoryEnvironment),
+    "dqn_munchausen": (_dqn(munchausen=True, double_q=False), testing.MemoryEnvironment),
+    "r2d2": (_r2d2(), testing.MemoryEnvironment),
     "r2d2_no_core_uniform_overlap": (
         _r2d2(core="none", burn_in_length=0, priority_exponent=0.0, num_steps_per_call=2, overlap=True),
         cart_pole,
     ),
     "impala": (_impala(), cart_pole),
-    "impala_gru_rmsprop": (_impala(core="gru", optimizer="rmsprop"), memory_environment.MemoryEnvironment),
-    "impala_lstm_overlap": (_impala(core="lstm", overlap=True), memory_environment.MemoryEnvironment),
+    "impala_gru_rmsprop": (_impala(core="gru", optimizer="rmsprop"), testing.MemoryEnvironment),
+    "impala_lstm_overlap": (_impala(core="lstm", overlap=True), testing.MemoryEnvironment),
     "mpo_dmpo_overlap": (mpo.MPOBuilder(_DMPO), pendulum),
     "ppo": (_ppo(), cart_pole),
     "ppo_continuous": (_ppo(normalize_observations=True, value_clip=0.2), pendulum),
@@ -152,10 +151,6 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
     ),
     "sac": (sac.SACBuilder(sac.SACConfig(**_CONTINUOUS)), pendulum),
     "td3": (td3.TD3Builder(td3.TD3Config(**_CONTINUOUS)), pendulum),
-    "recurrent_probe": (
-        probe_recurrent.RecurrentProbeBuilder(_PROBE),
-        memory_environment.MemoryEnvironment,
-    ),
 }
 
 
@@ -165,6 +160,7 @@ SLOW = {
     "dqn_duelling_schedule",
     "dqn_prioritised_n_step",
     "dqn_quantile",
+    "dqn_munchausen",
     "r2d2_no_core_uniform_overlap",
     "impala",
     "impala_gru_rmsprop",
@@ -189,6 +185,6 @@ def test_contract(check, agent):
 # What several members change is the library's part: one agent without a state and one with a state show it, and one
 # whose batch of two windows is no multiple of three members.
 @pytest.mark.parametrize("check", SEVERAL)
-@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "impala_lstm_overlap", "ppo", "r2d2", "recurrent_probe"])
+@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "impala_lstm_overlap", "ppo", "r2d2"])
 def test_contract_with_several_environments(check, name):
     check(testing.make_agent(*AGENTS[name]))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import experiments, loggers, networks, replay, specs, testing, types
+from acme_lite import networks, replay, specs, types
 from acme_lite.agents import d4pg
 from acme_lite.networks import return_models
 
@@ -183,35 +183,15 @@ def test_exploration_is_within_bounds_and_evaluation_has_none():
     np.testing.assert_allclose(greedy[:2], [[1, 0.375], [2, 0]])
 
 
-@pytest.mark.parametrize("critic", ["distributional", "scalar"])
-def test_networks_take_nested_observations_and_uneven_bounds_in_double_precision(critic):
-    observation_spec = {"a": specs.Array((2,), np.float64), "b": (specs.Array((), np.float32),)}
-    action_spec = specs.BoundedArray((3,), np.float64, [-1, 0, 0.1], [1, 5, 0.3])
-    spec = SPEC._replace(observation=observation_spec, action=action_spec)
-    builder = d4pg.D4PGBuilder(
-        d4pg.D4PGConfig(critic=critic, policy_hidden_sizes=(8, 8), critic_hidden_sizes=(8, 8), noise_std=3.0)
-    )
-    network = builder.make_networks(spec)
-    params = builder.init_variables(network, spec, jax.random.key(0))["policy"]
-    observation = specs.zeros(observation_spec, (64,))
-    action, _, _ = builder.make_policy(network, spec).select_action(params, observation, (), jax.random.key(0))
-    for row in np.asarray(action, np.float64):
-        action_spec.validate(row)
-    output = network.critic.apply(network.critic.init(jax.random.key(0)), observation, jnp.zeros((64, 3)))
-    assert output.shape == ((64,) if critic == "scalar" else (64, 51))
+@pytest.mark.parametrize(("critic", "shape"), [("distributional", (64, 51)), ("scalar", (64,))])
+def test_the_critics_output_follows_the_setting(critic, shape):
+    settings = dict(critic=critic, policy_hidden_sizes=(8, 8), critic_hidden_sizes=(8, 8))
+    network = d4pg.D4PGBuilder(d4pg.D4PGConfig(**settings)).make_networks(SPEC)
 
+    def output(key):
+        return network.critic.apply(network.critic.init(key), jnp.zeros((64, 1)), jnp.zeros((64, 2)))
 
-@pytest.mark.parametrize(
-    ("changed", "advice"),
-    [
-        ({"action": specs.DiscreteArray(3)}, "D4PG needs actions .* use dqn"),
-        ({"action": specs.Array((2,), np.float32)}, "D4PG needs actions .* use ppo"),
-        ({"observation": specs.BoundedArray((64, 64, 3), np.uint8, 0, 255)}, "Pass a torso"),
-    ],
-)
-def test_specs_that_do_not_fit_fail_with_what_to_use(changed, advice):
-    with pytest.raises(ValueError, match=advice):
-        d4pg.D4PGBuilder().make_networks(SPEC._replace(**changed))
+    assert jax.eval_shape(output, jax.random.key(0)).shape == shape
 
 
 @pytest.mark.parametrize(
@@ -221,7 +201,7 @@ def test_specs_that_do_not_fit_fail_with_what_to_use(changed, advice):
         ({"v_min": 1.0, "v_max": 1.0}, "v_min < v_max"),
         ({"critic": "scalar", "v_max": 10.0}, "v_max must be 150.0 with a scalar critic, got 10.0"),
         ({"noise_std": -0.1}, "noise_std must be .* at least 0, got -0.1"),
-        ({"max_gradient_norm": 0.0}, "max_gradient_norm must be .* greater than 0, got 0.0"),
+        ({"max_gradient_norm": 0.0}, "max_gradient_norm must be .* greater than 0, or None, got 0.0"),
         ({"n_step": 0}, "n_step must be .* at least 1, got 0"),
         ({"max_replay_size": 10}, "max_replay_size must be .* at least 1000, got 10"),
     ],
@@ -229,35 +209,3 @@ def test_specs_that_do_not_fit_fail_with_what_to_use(changed, advice):
 def test_bad_settings_are_named_with_what_is_allowed(settings, message):
     with pytest.raises(ValueError, match=message):
         d4pg.D4PGConfig(**settings)
-
-
-def test_the_policy_follows_the_observation(tmp_path):
-    config = d4pg.D4PGConfig(
-        v_min=-2.0,
-        v_max=2.0,
-        n_step=1,
-        policy_learning_rate=1e-3,
-        critic_learning_rate=3e-3,
-        policy_hidden_sizes=(32, 32),
-        critic_hidden_sizes=(32, 32),
-        batch_size=64,
-        samples_per_insert=32.0,
-        min_replay_size=200,
-    )
-    experiment = experiments.ExperimentConfig(
-        d4pg.D4PGBuilder(config),
-        lambda seed: testing.observation_policy_probe(seed, continuous=True),
-        max_num_actor_steps=4_000,
-        evaluation=None,
-        directory=tmp_path,
-        logger_factory=lambda label: loggers.InMemoryLogger(),
-    )
-    result = experiments.run_experiment(experiment, quiet=True)
-    probe = testing.observation_policy_probe(continuous=True)
-    spec = specs.make_environment_spec(probe)
-    policy = d4pg.D4PGBuilder(config).make_policy(d4pg.D4PGBuilder(config).make_networks(spec), spec, evaluation=True)
-
-    def act(observation):
-        return policy.select_action(result.variables["policy"], observation[None], (), jax.random.key(0))[0][0]
-
-    testing.check_actions(act, probe, tolerance=0.15)

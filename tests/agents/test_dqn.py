@@ -74,12 +74,6 @@ def test_gradient_reaches_the_taken_actions_alone_and_not_the_target():
     np.testing.assert_array_equal(to_target, np.zeros((3, 2)))
 
 
-def test_importance_weights_by_hand():
-    weights = dqn.importance_weights(jnp.array([0.1, 0.4]), jnp.float32(0.5))
-    np.testing.assert_allclose(weights, [1.0, 0.5], rtol=1e-6)
-    np.testing.assert_allclose(dqn.importance_weights(jnp.array([0.1, 0.4]), jnp.float32(0)), [1, 1])
-
-
 def run_updates(config, num_updates, sample=None):
     learner_core = dqn.make_core(config, TABLE, SPEC)
     state, outputs = learner_core.init(jax.random.key(0)), []
@@ -226,7 +220,7 @@ def test_continuous_actions_are_refused_with_advice():
         ("n_step", 0, "a whole number of at least 1"),
         ("batch_size", 2.5, "a whole number of at least 1"),
         ("learning_rate", float("nan"), "a finite number of at least 0"),
-        ("max_gradient_norm", 0.0, "a finite number greater than 0"),
+        ("max_gradient_norm", 0.0, "a finite number greater than 0, or None"),
         ("samples_per_insert", -1.0, "a finite number greater than 0"),
         ("max_replay_size", 10, "a whole number of at least 1000"),
         ("hidden_sizes", (64, 0), "a whole number of at least 1"),

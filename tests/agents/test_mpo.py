@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import _runtime, experiments, loggers, networks, replay, specs, testing, types
+from acme_lite import _runtime, networks, replay, specs, types
 from acme_lite.agents import mpo
 from acme_lite.networks import policy_gaussian
 from acme_lite.networks.policy_gaussian import DiagonalGaussian
@@ -218,44 +218,3 @@ def test_targets_are_copied_every_period_and_actions_drawn_anew():
 def test_bad_settings_are_named_with_what_is_allowed(settings, message):
     with pytest.raises(ValueError, match=message):
         mpo.MPOConfig(**settings)
-
-
-def test_specs_that_do_not_fit_fail_with_what_to_use():
-    with pytest.raises(ValueError, match=r"MPO needs actions .* use dqn"):
-        mpo.MPOBuilder().make_networks(SPEC._replace(action=specs.DiscreteArray(3)))
-
-
-def test_the_policy_follows_the_observation(tmp_path):
-    config = mpo.MPOConfig(
-        n_step=1,
-        policy_learning_rate=3e-3,
-        critic_learning_rate=3e-3,
-        policy_hidden_sizes=(32, 32),
-        critic_hidden_sizes=(32, 32),
-        batch_size=64,
-        min_replay_size=200,
-        epsilon_mean=0.1,
-        epsilon_std=1e-3,
-        initial_log_temperature=0.0,
-        initial_log_alpha_mean=0.0,
-        initial_log_alpha_std=10.0,
-        initial_std=0.5,
-    )
-    builder = mpo.MPOBuilder(config)
-    experiment = experiments.ExperimentConfig(
-        builder,
-        lambda seed: testing.observation_policy_probe(seed, continuous=True),
-        max_num_actor_steps=4_000,
-        evaluation=None,
-        directory=tmp_path,
-        logger_factory=lambda label: loggers.InMemoryLogger(),
-    )
-    result = experiments.run_experiment(experiment, quiet=True)
-    probe = testing.observation_policy_probe(continuous=True)
-    spec = specs.make_environment_spec(probe)
-    policy = builder.make_policy(builder.make_networks(spec), spec, evaluation=True)
-
-    def act(observation):
-        return policy.select_action(result.variables["policy"], observation[None], (), jax.random.key(0))[0][0]
-
-    testing.check_actions(act, probe, tolerance=0.15)

@@ -24,7 +24,7 @@ from acme_lite import (
 )
 from acme_lite.agents import ppo
 from acme_lite.networks import running_statistics
-from tests.agents import contract, mixed_environment
+from tests.agents import mixed_environment
 
 rlax = _runtime.import_rlax()
 
@@ -205,7 +205,7 @@ def test_the_gradient_with_padding_is_the_one_without(settings):
     mask = np.ones((4, 7), bool)
     mask[1, 5:], mask[2, 3], mask[3, 1:] = False, False, False
     window = make_window(rng, 4, 7, mask)
-    rows = ppo.make_rows(window, params, apply=TABLE.apply, config=config)
+    rows = ppo.make_rows(window, params, running_statistics.init_moments(()), apply=TABLE.apply, config=config)
     # What stands in the rows that are no steps must not matter.
     shaken = jax.tree.map(lambda leaf: np.where(rows.mask, leaf, 2 + np.arange(leaf.size) % 3).astype(leaf.dtype), rows)
     shaken = shaken._replace(mask=rows.mask)
@@ -250,6 +250,29 @@ def run_update(config, window, num_updates=1):
         state, output = jax.jit(core.update)(state, replay.Sample(window, ()))
         outputs.append((state, output))
     return outputs
+
+
+def test_normalised_values_learn_the_same_from_rewards_of_any_scale():
+    window = make_window(np.random.default_rng(4), 4, 7)
+    # 0 in place of a value changes its meaning with the scale, so values begin at the mean of returns.
+    settings = dict(unroll_length=6, batch_size=4, minibatch_size=24, num_epochs=2, normalize_values=True)
+    network = TABLE._replace(init=lambda key: look_up(key) | {"value": jnp.zeros(NUM_OBSERVATIONS)})
+    core = ppo.make_core(ppo.PPOConfig(**settings), network, SPEC)
+
+    def learn(window):
+        return core.update(core.init(jax.random.key(0)), replay.Sample(window, ()))
+
+    state, output = learn(window)
+    scaled_state, scaled_output = learn(window._replace(reward=100 * window.reward))
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-3), scaled_state.params, state.params)
+    np.testing.assert_allclose(scaled_output.metrics["value_loss"], output.metrics["value_loss"], rtol=1e-3)
+    np.testing.assert_allclose(scaled_state.returns.mean, 100 * state.returns.mean, rtol=1e-3)
+
+    rows = ppo.make_rows(window, state.params, state.returns, apply=TABLE.apply, config=ppo.PPOConfig())
+    expected = state.returns.mean + np.sqrt(state.returns.variance) * state.params["value"][rows.observation]
+    np.testing.assert_allclose(rows.value, expected, rtol=1e-5)
+    normalized = ppo.normalize_rows(rows, state.returns)
+    np.testing.assert_allclose(normalized.value, state.params["value"][rows.observation], rtol=1e-4, atol=1e-5)
 
 
 def test_a_learner_step_goes_over_its_batch_in_every_epoch():
@@ -347,10 +370,11 @@ def test_every_step_is_learned_from_once_and_in_order(mixed):
     for member in range(2):
         one = jax.tree.map(lambda leaf, member=member: leaf[member::2], windows)
         for before, after in zip(range(len(one.reward)), range(1, len(one.reward)), strict=False):
-            contract.assert_equal(
+            difference = testing.value_difference(
                 jax.tree.map(lambda leaf, row=before: leaf[row, -1], one),
                 jax.tree.map(lambda leaf, row=after: leaf[row, 0], one),
             )
+            assert difference is None
     assert 0 < windows.mask.mean() < 1
 
 
@@ -505,8 +529,8 @@ def test_the_evaluation_policy_takes_the_mode():
         ("minibatch_size", 100, r"must divide batch_size \* unroll_length = 1024"),
         ("clip_epsilon", 0.0, "a finite number greater than 0"),
         ("clip_epsilon", learning.LinearSchedule(0.2, 0.0, 10), "a finite number greater than 0"),
-        ("value_clip", -1.0, "a finite number greater than 0"),
-        ("max_gradient_norm", 0.0, "a finite number greater than 0"),
+        ("value_clip", -1.0, "a finite number greater than 0, or None"),
+        ("max_gradient_norm", 0.0, "a finite number greater than 0, or None"),
         ("entropy_cost", float("nan"), "a finite number of at least 0"),
         ("initial_log_std", 5.0, r"in \[-20, 2\]"),
     ],

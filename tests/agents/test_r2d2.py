@@ -14,6 +14,7 @@ from acme_lite import (
     _runtime,
     acting,
     core,
+    environment_loop,
     environments,
     experiments,
     learning,
@@ -25,8 +26,6 @@ from acme_lite import (
     types,
 )
 from acme_lite.agents import r2d2
-from acme_lite.agents.r2d2 import builder as builder_module
-from tests.agents import contract, memory_environment
 
 rlax = _runtime.import_rlax()
 
@@ -37,7 +36,7 @@ SPEC = specs.EnvironmentSpec(
     reward=specs.Array((), np.float32),
     discount=specs.BoundedArray((), np.float32, 0, 1),
 )
-MEMORY_SPEC = specs.make_environment_spec(memory_environment.MemoryEnvironment())
+MEMORY_SPEC = specs.make_environment_spec(testing.MemoryEnvironment())
 
 
 def make_recurrent_network(size=4):
@@ -100,8 +99,13 @@ def make_batch(windows=WINDOWS, seed=0):
         reward=np.where(mask, 5 * rng.normal(size=shape), 0).astype(np.float32),
         discount=np.where(mask & (kinds != "t"), rng.choice([0.5, 1.0], shape), 0).astype(np.float32),
         mask=mask,
-        extras={"state": rng.normal(size=(*shape, 4)).astype(np.float32) * mask[..., None]},
+        start={"core_state": rng.normal(size=(len(kinds), 4)).astype(np.float32)},
     )
+
+
+def rows(batch, start, end):
+    """Some rows of all windows, with the state that the windows start from."""
+    return jax.tree.map(lambda leaf: leaf[:, start:end], batch._replace(start=()))._replace(start=batch.start)
 
 
 @functools.partial(jax.jit, static_argnames="config")
@@ -129,7 +133,7 @@ def inverse_h(x, epsilon):
 def values_in_numpy(params, window):
     """Action values `[T, A]` of one window, step by step in double precision."""
     params = {name: np.asarray(leaf, np.float64) for name, leaf in params.items()}
-    state, values = window.extras["state"][0].astype(np.float64), []
+    state, values = window.start["core_state"].astype(np.float64), []
     for t in range(len(window.mask)):
         if t > 0 and not window.mask[t - 1]:
             state = np.zeros_like(state)
@@ -251,24 +255,24 @@ def test_what_stands_in_padding_changes_nothing():
         noise = 100 * rng.normal(size=leaf.shape) if leaf.dtype == np.float32 else rng.integers(2, size=leaf.shape)
         return np.where(rows.reshape(rows.shape + (1,) * (leaf.ndim - 2)), noise.astype(leaf.dtype), leaf)
 
-    # An episode's last observation is real; the action, reward, discount and extras beside it are not.
+    # An episode's last observation is real; the action, reward and discount beside it are not.
     changed = types.Sequence(
         observation=jax.tree.map(lambda leaf: garbage(leaf, padding), batch.observation),
         action=garbage(batch.action, ~batch.mask),
         reward=garbage(batch.reward, ~batch.mask),
         discount=garbage(batch.discount, ~batch.mask),
         mask=batch.mask,
-        extras=jax.tree.map(lambda leaf: garbage(leaf, ~batch.mask), batch.extras),
+        start=batch.start,
     )
-    assert contract.any_differs(changed.observation, batch.observation)
+    assert testing.value_difference(changed.observation, batch.observation) is not None
     expected = compute_loss(batch)
     assert expected[0] > 0
-    contract.assert_equal(compute_loss(changed), expected)
+    assert testing.value_difference(compute_loss(changed), expected) is None
 
 
 def test_a_padded_window_has_the_loss_and_gradient_of_the_window_without_padding():
     padded = make_batch(("ssssL0000",))
-    cut = jax.tree.map(lambda leaf: leaf[:, :5], padded)
+    cut = rows(padded, 0, 5)
     (loss, output, gradient), (cut_loss, cut_output, cut_gradient) = compute_loss(padded), compute_loss(cut)
     assert loss > 0
     close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
@@ -280,19 +284,18 @@ def test_a_padded_window_has_the_loss_and_gradient_of_the_window_without_padding
 def test_no_gradient_flows_through_the_burn_in():
     batch = make_batch(("sssssssss", "sLsssssss"))
     _, _, gradient = compute_loss(batch)
-    head = jax.tree.map(lambda leaf: leaf[:, :2], batch)
-    state = head.extras["state"][:, 0]
-    _, state = NETWORK.unroll(PARAMS, head.observation, state, networks.episode_starts(head.mask))
+    head = rows(batch, 0, 2)
+    _, state = NETWORK.unroll(PARAMS, head.observation, head.start["core_state"], networks.episode_starts(head.mask))
     # The second window begins an episode behind its burn-in: its trace starts from the initial state.
     state = np.where(np.array([[False], [True]]), 0, state)
 
     def trace_loss(params, state):
         # Double Q alone links the two networks; the target network burns in by its own parameters.
         _, target_state = NETWORK.unroll(
-            TARGET_PARAMS, head.observation, head.extras["state"][:, 0], networks.episode_starts(head.mask)
+            TARGET_PARAMS, head.observation, head.start["core_state"], networks.episode_starts(head.mask)
         )
         target_state = jnp.where(jnp.array([[False], [True]]), 0, target_state)
-        trace = jax.tree.map(lambda leaf: leaf[:, 2:], batch)
+        trace = rows(batch, 2, None)
         reset = networks.episode_starts(trace.mask)
         q, _ = NETWORK.unroll(params, trace.observation, state, reset)
         target_q, _ = NETWORK.unroll(TARGET_PARAMS, trace.observation, target_state, reset)
@@ -322,8 +325,8 @@ def test_the_burn_in_gives_the_state_to_the_trace():
     batch.observation["vector"][:, 0] += 1.0
     assert compute_loss(batch)[0] != pytest.approx(loss, rel=1e-4)
     batch = make_batch(("sssssssss",))
-    batch.extras["state"][:, 1:] += 1.0  # only the first row's stored state counts
-    assert compute_loss(batch)[0] == loss
+    batch.start["core_state"][:] += 1.0
+    assert compute_loss(batch)[0] != pytest.approx(loss, rel=1e-4)
 
 
 def test_priorities_by_hand():
@@ -352,7 +355,7 @@ def test_a_sequence_without_a_trained_step_keeps_a_tiny_priority_and_harms_nothi
     ((state, output),) = run_updates(CONFIG, sample=make_sample(("tL0000000", "sL0000000")))
     np.testing.assert_allclose(output.priorities, [1e-6, 1e-6])
     assert output.metrics["loss"] == 0 and output.metrics["trained_steps"] == 0
-    contract.assert_equal(state.params, NETWORK.init(jax.random.key(0)))
+    assert testing.value_difference(state.params, NETWORK.init(jax.random.key(0))) is None
 
 
 def test_importance_weights_enter_the_loss():
@@ -375,7 +378,7 @@ def test_priorities_are_sent_for_prioritised_replay_alone():
 
 def test_target_is_copied_every_period_and_not_between():
     outputs = run_updates(dataclasses.replace(CONFIG, target_update_period=3), 6)
-    copied = [not contract.any_differs(state.params, state.target_params) for state, _ in outputs]
+    copied = [testing.value_difference(state.params, state.target_params) is None for state, _ in outputs]
     assert copied == [False, False, True, False, False, True]
 
 
@@ -454,34 +457,34 @@ MEMORY_BUILDER = r2d2.R2D2Builder(
 )
 
 
-def test_the_tables_name_is_written_once(monkeypatch):
-    monkeypatch.setattr(builder_module, "_TABLE", "sequences")
-    # The adder fills the table and the dataset draws from it, or this would raise a KeyError or never end.
-    agent = testing.make_agent(MEMORY_BUILDER, memory_environment.MemoryEnvironment)
-    assert [table.name for table in agent.tables] == ["sequences"]
-    assert len(agent.draw_samples(2, seed=0)) == 2
-
-
 def test_stored_states_are_those_that_the_policy_had():
-    agent = testing.make_agent(MEMORY_BUILDER, memory_environment.MemoryEnvironment)
-    samples = agent.draw_samples(3, seed=0)
-    batch = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(sample.data for sample in samples))
-    assert batch.mask.shape == (24, 1 + 3 + 1)
-    assert batch.mask[:, 1].all()  # behind the burn-in each sequence has a step to train
-    stored, params = batch.extras["state"], agent.variables["policy"]["params"]
-    state = jax.tree.map(lambda leaf: leaf[:, 0], stored)
+    agent = testing.make_agent(MEMORY_BUILDER, testing.MemoryEnvironment)
+    (table,) = agent.tables
+    limiter = replay.rate_limiters.MinSize(1)
+    local = replay.LocalReplay(
+        [dataclasses.replace(table, sampler=replay.Fifo(), limiter=limiter, max_times_sampled=1)]
+    )
+    policy = MEMORY_BUILDER.make_policy(agent.networks, agent.spec)
+    adder = MEMORY_BUILDER.make_adder(local.writer(1), agent.spec, agent.extras_spec)
+    actor = agent.make_actor(policy, num_envs=1, adder=adder)
+    environment_loop.EnvironmentLoop(agent.make_vector_environment(1), actor).run(num_episodes=40)
+    # All windows that the actor has written, oldest first.
+    batch = next(local.dataset(table.name, local.info().tables[table.name].size, timeout_seconds=1.0)).data
+    assert batch.mask.shape[1] == 1 + 3 + 1
+    assert batch.mask[:, 1].all()  # behind the burn-in each window has a step to train
     begins = batch.observation["cue"][:, 0, 0] != 0
     assert begins.any() and not begins.all()
-    for leaf in jax.tree.leaves(state):
-        assert not leaf[begins].any()
-        assert (np.abs(leaf[~begins]).max(axis=1) > 0).all()
-    apply = jax.jit(agent.networks.apply)
-    for t in range(1, batch.mask.shape[1]):
-        _, state = apply(params, jax.tree.map(lambda leaf, t=t: leaf[:, t - 1], batch.observation), state)
-        real = batch.mask[:, t]
-        assert real.any()
-        for leaf, stored_leaf in zip(jax.tree.leaves(state), jax.tree.leaves(stored), strict=True):
-            np.testing.assert_allclose(leaf[real], stored_leaf[real, t], rtol=1e-4, atol=1e-5)
+    period = MEMORY_BUILDER.config.period
+    head = rows(batch, 0, period)
+    _, states = jax.jit(agent.networks.unroll)(
+        agent.variables["policy"]["params"], head.observation, head.start["core_state"], np.zeros_like(head.mask)
+    )
+    for stored, state in zip(jax.tree.leaves(batch.start), jax.tree.leaves(states), strict=True):
+        assert not stored[begins].any()
+        assert (np.abs(stored[~begins]).max(axis=1) > 0).all()
+        # A window that begins within an episode goes on where the one before it was after `period` rows.
+        (later,) = np.nonzero(~begins)
+        np.testing.assert_allclose(stored[later], state[later - 1], rtol=1e-4, atol=1e-6)
 
 
 def test_many_environments_act_as_unrolling_episode_by_episode_says():
@@ -489,10 +492,10 @@ def test_many_environments_act_as_unrolling_episode_by_episode_says():
     network = MEMORY_BUILDER.make_networks(MEMORY_SPEC)
     # Larger than fresh ones, so that the state and the greedy action vary.
     params = jax.tree.map(lambda leaf: 4 * leaf, jax.jit(network.init)(jax.random.key(0)))
-    variables = contract.FixedVariables({"policy": {"params": params, "epsilon": jnp.float32(0.5)}})
+    variables = testing.FixedVariables({"policy": {"params": params, "epsilon": jnp.float32(0.5)}})
     policy = MEMORY_BUILDER.make_policy(network, MEMORY_SPEC, evaluation=True)
     actor = MEMORY_BUILDER.make_actor(policy, variables, None, key=jax.random.key(0), num_envs=num_envs)
-    environment = contract.make_vector_environment(memory_environment.MemoryEnvironment, num_envs)
+    environment = environments.SyncVectorEnvironment([testing.MemoryEnvironment() for _ in range(num_envs)], seed=0)
     timestep = environment.reset()
     actor.observe_first(timestep)
     episodes = [[] for _ in range(num_envs)]  # of each member, lists of (observation, action)
@@ -539,9 +542,7 @@ def learned_return(environment_factory, directory, *, num_envs, steps, num_episo
 @pytest.mark.parametrize(("core_name", "low", "high"), [("lstm", 0.9, 1.0), ("none", -0.3, 0.3)])
 def test_it_learns_to_remember_and_stays_at_chance_without_a_core(core_name, low, high, tmp_path):
     settings = {"core": core_name, "hidden_sizes": (32,), "core_size": 32, "trace_length": 6, "period": 6}
-    learned = learned_return(
-        memory_environment.MemoryEnvironment, tmp_path / "run", num_envs=4, steps=2_500, **settings
-    )
+    learned = learned_return(testing.MemoryEnvironment, tmp_path / "run", num_envs=4, steps=2_500, **settings)
     assert low <= learned <= high
 
 
@@ -594,7 +595,7 @@ def test_networks_do_not_see_the_action_mask():
     observation = specs.zeros(SPEC.observation, (1,))
     changed = observation | {"action_mask": np.ones((1, NUM_ACTIONS), np.int8)}
     apply = jax.jit(network.apply)
-    contract.assert_equal(apply(params, observation, state), apply(params, changed, state))
+    assert testing.value_difference(apply(params, observation, state), apply(params, changed, state)) is None
 
 
 def test_continuous_actions_are_refused_with_advice():
@@ -615,8 +616,8 @@ def test_continuous_actions_are_refused_with_advice():
         ("burn_in_length", -1, "a whole number of at least 0"),
         ("trace_length", 0, "a whole number of at least 1"),
         ("period", 21, r"in \[1, 20\]"),
-        ("rescaling_epsilon", 0.0, "a finite number greater than 0"),
-        ("core", "rnn", "one of none, gru, lstm"),
+        ("rescaling_epsilon", 0.0, "a finite number greater than 0, or None"),
+        ("core", "rnn", "one of 'none', 'gru', 'lstm'"),
         ("core_size", 0, "a whole number of at least 1"),
         ("max_replay_size", 10, "a whole number of at least 100"),
     ],

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import experiments, loggers, networks, replay, specs, testing, types
+from acme_lite import networks, replay, specs, types
 from acme_lite.agents import td3
 
 SPEC = specs.EnvironmentSpec(
@@ -142,14 +142,6 @@ def test_exploration():
     assert np.mean(uniform) == pytest.approx(2, abs=0.06) and np.std(uniform) == pytest.approx(4 / 12**0.5, rel=0.05)
 
 
-def test_other_specs_are_refused_when_networks_are_made():
-    with pytest.raises(ValueError, match=r"TD3 needs actions .* use dqn, r2d2, ppo or impala"):
-        td3.TD3Builder().make_networks(SPEC._replace(action=specs.DiscreteArray(2)))
-    image = specs.BoundedArray((48, 48, 3), np.uint8, 0, 255)
-    with pytest.raises(ValueError, match="TD3's own networks take vectors"):
-        td3.TD3Builder().make_networks(SPEC._replace(observation=image))
-
-
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -162,32 +154,3 @@ def test_other_specs_are_refused_when_networks_are_made():
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         td3.TD3Config(**settings)
-
-
-def test_td3_learns_the_best_actions_of_a_probe(tmp_path):
-    config = td3.TD3Config(
-        discount=0.6,
-        hidden_sizes=(16,),
-        exploration_noise=0.3,
-        learning_rate=5e-3,
-        target_update_rate=0.05,
-        batch_size=32,
-        samples_per_insert=32.0,
-        min_replay_size=64,
-        max_replay_size=1_000,
-        num_steps_per_call=4,
-        overlap=False,
-    )
-    experiments.run_experiment(
-        experiments.ExperimentConfig(
-            td3.TD3Builder(config),
-            lambda seed: testing.observation_policy_probe(seed, continuous=True),
-            max_num_actor_steps=600,
-            evaluation=None,
-            directory=tmp_path / "run",
-            logger_factory=lambda label: loggers.InMemoryLogger(),
-        ),
-        quiet=True,
-    )
-    policy = experiments.load_policy(tmp_path / "run")
-    testing.check_actions(policy, testing.observation_policy_probe(continuous=True), tolerance=0.15)

@@ -16,10 +16,9 @@ import jax
 import numpy as np
 import pytest
 
-from acme_lite import checkpointing, experiments
-from acme_lite.agents import dqn
+from acme_lite import checkpointing, experiments, testing
+from acme_lite.agents import dqn, r2d2
 from acme_lite.experiments import run_directory
-from tests.agents import memory_environment, probe_recurrent
 
 STEPS = 320
 
@@ -99,14 +98,23 @@ def dqn_builder(*, prioritised=False, overlap=False, num_steps_per_call=1, n_ste
     return dqn.DQNBuilder(config)
 
 
-RECURRENT = probe_recurrent.RecurrentProbeBuilder(
-    probe_recurrent.RecurrentProbeConfig(hidden_size=4, batch_size=4, min_replay_size=16, max_replay_size=60)
+RECURRENT = r2d2.R2D2Builder(
+    r2d2.R2D2Config(
+        trace_length=4,
+        period=2,
+        hidden_sizes=(8,),
+        core_size=4,
+        batch_size=4,
+        min_replay_size=16,
+        max_replay_size=60,
+        overlap=False,
+    )
 )
 
 
 def run(directory, builder, *, crash=None, final=None, every_steps=90, **settings):
     settings = {
-        "environment_factory": memory_environment.MemoryEnvironment,
+        "environment_factory": testing.MemoryEnvironment,
         "max_num_actor_steps": STEPS,
         "evaluation": experiments.EvaluationConfig(every_steps=100, num_episodes=3),
         "checkpointing": experiments.CheckpointConfig(every_steps=every_steps),
@@ -245,7 +253,7 @@ def test_a_replay_that_is_left_out_is_filled_anew(tmp_path, capsys):
     final = {}
     experiment = experiments.ExperimentConfig(
         builder=Spy(builder, final),
-        environment_factory=memory_environment.MemoryEnvironment,
+        environment_factory=testing.MemoryEnvironment,
         max_num_actor_steps=STEPS,
         evaluation=experiments.EvaluationConfig(every_steps=100, num_episodes=3),
         checkpointing=settings,

@@ -12,9 +12,9 @@ import jax
 import numpy as np
 import pytest
 
-from acme_lite import environments, experiments, networks, replay, specs
-from acme_lite.agents import dqn
-from tests.agents import memory_environment, probe_recurrent
+from acme_lite import environments, experiments, learning, networks, replay, specs, testing
+from acme_lite.agents import dqn, r2d2
+from acme_lite.experiments import parts
 
 BUILDER = dqn.DQNBuilder(
     dqn.DQNConfig(
@@ -29,15 +29,24 @@ BUILDER = dqn.DQNBuilder(
         overlap=False,
     )
 )
-RECURRENT_BUILDER = probe_recurrent.RecurrentProbeBuilder(
-    probe_recurrent.RecurrentProbeConfig(min_replay_size=32, samples_per_insert=4.0)
+RECURRENT_BUILDER = r2d2.R2D2Builder(
+    r2d2.R2D2Config(
+        trace_length=4,
+        period=2,
+        hidden_sizes=(8,),
+        core_size=8,
+        batch_size=8,
+        samples_per_insert=4.0,
+        min_replay_size=32,
+        max_replay_size=200,
+    )
 )
 
 
 def make_experiment(directory, **settings):
     settings = {
         "builder": BUILDER,
-        "environment_factory": memory_environment.MemoryEnvironment,
+        "environment_factory": testing.MemoryEnvironment,
         "max_num_actor_steps": 120,
         "evaluation": experiments.EvaluationConfig(every_steps=50, num_episodes=3),
         "directory": directory,
@@ -128,7 +137,7 @@ def test_the_time_split_adds_up_to_at_most_the_total(result):
 
 
 def make_evaluation_policy(builder):
-    spec = specs.make_environment_spec(memory_environment.MemoryEnvironment())
+    spec = specs.make_environment_spec(testing.MemoryEnvironment())
     policy = builder.make_policy(builder.make_networks(spec), spec, evaluation=True)
     return policy.init, jax.jit(policy.select_action)
 
@@ -141,7 +150,7 @@ def check_loaded_policy(result, builder):
     """Plays episodes with the loaded policy, and asks the learner's own for the same actions."""
     loaded = experiments.load_policy(result.directory)
     init, select_action = make_evaluation_policy(builder)
-    environment = memory_environment.MemoryEnvironment(seed=3)
+    environment = testing.MemoryEnvironment(seed=3)
     seen = []
     for _ in range(20):
         timestep, state = environment.reset(), batched(init())
@@ -185,7 +194,7 @@ def test_several_members_end_less_than_a_step_of_all_late(recurrent_result):
     assert recurrent_result.evaluations[-1].actor_steps == recurrent_result.counts["actor_steps"]
 
 
-class Recorded(memory_environment.MemoryEnvironment):
+class Recorded(testing.MemoryEnvironment):
     """Keeps the seeds, observations and actions that go through it."""
 
     def __init__(self, seed):
@@ -265,7 +274,7 @@ def test_ctrl_c_ends_a_run_with_what_it_has(tmp_path, capsys):
     assert [evaluation.actor_steps for evaluation in result.evaluations] == [50]
     assert not (result.directory / "result.json").exists()
     assert (result.directory / "learning_curve.png").exists()
-    observation = memory_environment.MemoryEnvironment().reset().observation
+    observation = testing.MemoryEnvironment().reset().observation
     assert experiments.load_policy(result.directory)(observation) in (0, 1)
     assert f"Interrupted after {result.counts['actor_steps']} environment steps in" in capsys.readouterr().out
     # Started again, it begins anew in the same directory, since it has no checkpoint, and what there was is kept.
@@ -369,7 +378,7 @@ def test_bad_settings_are_named(name, value, message, tmp_path):
         make_experiment(tmp_path, **{name: value})
 
 
-class FailingEnvironment(memory_environment.MemoryEnvironment):
+class FailingEnvironment(testing.MemoryEnvironment):
     """Raises an error in its last steps, of whatever kind."""
 
     error: BaseException = RuntimeError("the motor is hot")
@@ -391,12 +400,31 @@ def test_ctrl_c_in_the_last_evaluation_ends_the_run_with_what_it_has(tmp_path):
 
     def factory(seed):
         made.append(seed)
-        return memory_environment.MemoryEnvironment(seed) if len(made) == 1 else Interrupted(seed)
+        return testing.MemoryEnvironment(seed) if len(made) == 1 else Interrupted(seed)
 
     evaluation = experiments.EvaluationConfig(every_steps=1_000, num_episodes=3)
     result = run(tmp_path / "run", environment_factory=factory, evaluation=evaluation)
     assert not result.finished and result.evaluations == () and result.counts["actor_steps"] == 120
     assert (result.directory / "policy.bin").exists() and not (result.directory / "result.json").exists()
+
+
+def test_an_evaluation_whose_return_is_not_a_number_ends_the_run(tmp_path):
+    made = []
+
+    class NaNInTheLastStep(testing.MemoryEnvironment):
+        def step(self, action):
+            timestep = super().step(action)
+            return timestep._replace(reward=np.float32("nan")) if timestep.last() else timestep
+
+    def factory(seed):
+        made.append(seed)  # the first one is for training
+        return (testing.MemoryEnvironment if len(made) == 1 else NaNInTheLastStep)(seed)
+
+    message = r"metric 'episode_return' became nan in episode 1 of the evaluation after environment step 50:"
+    with pytest.raises(learning.NonFiniteMetricError, match=message):
+        run(tmp_path / "run", environment_factory=factory)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"variables.npz", "learning_curve.png"} <= names and "result.json" not in names
 
 
 def test_an_error_leaves_variables_and_curve(tmp_path):
@@ -418,6 +446,15 @@ def test_an_environment_of_another_kind_is_refused_with_advice(tmp_path):
         run(tmp_path / "run", environment_factory=lambda seed: environments.make_vector("gym:CartPole-v1", 2))
 
 
+def test_a_plan_is_made_for_all_actors(tmp_path):
+    builder = dqn.DQNBuilder(dataclasses.replace(BUILDER.config, epsilon=(0.1, 0.5)))  # a value for each of two
+    experiment = make_experiment(tmp_path, builder=builder)
+    spec = specs.make_environment_spec(testing.MemoryEnvironment())
+    assert parts.make_plan(experiment, spec, num_actors=2).variable_names == ["policy"]
+    with pytest.raises(ValueError, match="epsilon must hold a value for each of the 1 actors"):
+        parts.make_plan(experiment, spec)
+
+
 def test_an_agent_that_cannot_act_there_leaves_the_directory_free(tmp_path):
     with pytest.raises(ValueError, match="DQN needs one discrete action"):
         run(tmp_path / "run", environment_factory=lambda seed: environments.make("gym:Pendulum-v1", seed=seed))
@@ -433,5 +470,5 @@ def test_a_network_that_looks_at_the_batch_size_is_saved_too(tmp_path):
         return networks.from_haiku(values, spec.observation)
 
     result = run(tmp_path / "run", network_factory=make_networks, evaluation=None)
-    observation = specs.zeros(memory_environment.MemoryEnvironment(0).observation_spec())
+    observation = specs.zeros(testing.MemoryEnvironment(0).observation_spec())
     assert experiments.load_policy(result.directory)(observation) in (0, 1)

@@ -1,5 +1,6 @@
 """Objects that the nodes of the tests' programs run. Each notes in files what it saw."""
 
+import importlib
 import json
 import os
 import pathlib
@@ -123,6 +124,12 @@ def return_at_once(notes):
     note(notes)
 
 
-def stop_program():
-    lp.stop()
-    lp.wait_for_stop()
+class Importer:
+    """Imports a module, and stops the program."""
+
+    def __init__(self, module):
+        importlib.import_module(module)
+
+    def run(self):
+        lp.stop()
+        lp.wait_for_stop()

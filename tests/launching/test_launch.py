@@ -182,11 +182,16 @@ def test_nodes_are_spawned_where_imports_start_threads(tmp_path, monkeypatch):
     assert len({seen["pid"] for seen in programs.read(tmp_path / "ran")}) == 2
 
 
-def test_launchpads_stop_ends_the_program_normally(tmp_path):
+def test_launchpads_stop_ends_the_program_normally_and_imports_are_made_once(tmp_path, monkeypatch):
+    note = f"from tests.launching import programs\nprograms.note({str(tmp_path / 'imported')!r})\n"
+    (tmp_path / "notes_its_import.py").write_text(note)
+    monkeypatch.syspath_prepend(tmp_path)
+    imports = ("notes_its_import",)
     program = lp.Program("stopped")
-    program.add_node(lp.PyNode(programs.stop_program), label="other")
-    program.add_node(launching.CallNode(programs.Waiter, "w", str(tmp_path / "waiter")), label="learner")
+    program.add_node(launching.CallNode(programs.Importer, *imports, imports=imports), label="other")
+    program.add_node(launching.CallNode(programs.Importer, *imports, imports=imports), label="learner")
     assert "learner/0: stopped" in run(program, tmp_path)
+    assert len(programs.read(tmp_path / "imported")) == 1
 
 
 def wait_for_nodes(popen, tmp_path):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 
 import jax
 import jax.numpy as jnp
@@ -170,6 +171,18 @@ def test_a_metric_that_is_not_finite_stops_learning_with_its_name_and_step(num_b
     learner = make_learner(dataset, log_every_steps=10, **kwargs)
     with pytest.raises(learning.NonFiniteMetricError, match=rf"metric '\w+' became (inf|nan) at learner step {step}\."):
         learner.run(40)
+
+
+def test_the_thread_ends_also_where_closing_finds_an_error():
+    dataset = Batches()
+    dataset.poison_at = 2
+    before = set(threading.enumerate())
+    learner = make_learner(dataset, overlap=True)
+    learner.run(4)
+    assert set(threading.enumerate()) - before
+    with pytest.raises(learning.NonFiniteMetricError):
+        learner.close()
+    assert not set(threading.enumerate()) - before
 
 
 @pytest.mark.parametrize("overlap", [False, True])

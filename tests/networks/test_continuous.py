@@ -185,6 +185,18 @@ def test_layer_norm_makes_the_features_independent_of_the_scale_of_the_input():
     np.testing.assert_allclose(transformed.apply(params, 1e4 * x), features, rtol=1e-3, atol=1e-3)
 
 
+def test_the_weights_of_the_normalised_perceptron_begin_small():
+    transformed = hk.without_apply_rng(hk.transform(lambda x: networks.layer_norm_mlp(x, (512, 256))))
+    params = transformed.init(jax.random.key(0), jnp.zeros((1, 6)))
+    weights = [leaf["w"] for leaf in params.values() if "w" in leaf]
+    assert [leaf.shape for leaf in weights] == [(6, 512), (512, 256)]
+    for leaf in weights:
+        # A uniform distribution on [-x, x] has the variance x^2 / 3.
+        most = np.sqrt(3 * 0.333 / leaf.shape[1])
+        assert 0.98 * most < np.abs(leaf).max() <= most
+        np.testing.assert_allclose(np.var(leaf), 0.333 / leaf.shape[1], rtol=0.05)
+
+
 def test_an_ensemble_is_its_members():
     def values(observation, action):
         return hk.Linear(1)(jnp.concatenate([observation, action], axis=-1))[..., 0]

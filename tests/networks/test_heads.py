@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import networks
+from acme_lite import networks, specs
+from acme_lite.agents import dqn, r2d2
 
 
 def make_head(**settings):
@@ -47,3 +48,20 @@ def test_categorical_mean_by_hand():
     logits = jnp.log(jnp.array([[0.2, 0.3, 0.5], [1.0, 1.0, 2.0]]))  # the second row is not normalised
     np.testing.assert_allclose(networks.categorical_mean(logits, atoms), [1.3, 1.25], rtol=1e-5)
     np.testing.assert_allclose(networks.categorical_mean(logits[0], atoms), 1.3, rtol=1e-5)
+
+
+def discrete_spec(mask_shape):
+    return specs.EnvironmentSpec(
+        observation={"vector": specs.Array((2,), np.float32), "action_mask": specs.Array(mask_shape, np.int8)},
+        action=specs.DiscreteArray(3),
+        reward=specs.Array((), np.float32),
+        discount=specs.BoundedArray((), np.float32, 0, 1),
+    )
+
+
+@pytest.mark.parametrize("make_networks", [dqn.make_networks, r2d2.make_networks])
+def test_an_action_mask_must_have_one_element_for_each_action(make_networks):
+    make_networks(discrete_spec((3,)))
+    for shape in [(1,), (4,), ()]:
+        with pytest.raises(ValueError, match=r"'action_mask' must have shape \(3,\), one element for each action"):
+            make_networks(discrete_spec(shape))

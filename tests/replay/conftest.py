@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import importlib.util
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -29,7 +30,7 @@ BACKENDS = {"local": Backend(replay.LocalReplay)}
 if importlib.util.find_spec("reverb") is not None:
     # Its wheels exist for Python 3.10 on x86-64 Linux alone.
     BACKENDS["reverb"] = Backend(
-        replay.ReverbReplay,
+        functools.partial(replay.ReverbReplay, prefetch=False),
         keys_grow=False,
         asks_limiter_per_item=True,
         close_drops_pending=False,

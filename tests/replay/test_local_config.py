@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from acme_lite import replay, specs
+from acme_lite.replay import store
 from tests.replay import steps
 
 
@@ -112,3 +113,16 @@ def test_lengths_of_items_must_agree():
     with pytest.raises(ValueError, match="2 entries, got 3"):
         stream.writer.create_items("replay", ones, zeros, ones, values=(zeros, zeros), priorities=np.ones(3))
     assert made.info().tables["replay"].num_inserts == 0
+
+
+def test_a_containers_limit_counts_without_the_files_that_give_way(tmp_path):
+    def left(**files):
+        for name, text in files.items():
+            (tmp_path / f"memory.{name}").write_text(text)
+        return store._container_memory(7, tmp_path)
+
+    assert left() == 7  # there is no container
+    assert left(max="max\n", current="300\n") == 7  # it has no limit
+    assert left(max="1000\n") == 700
+    assert left(stat="anon 100\ninactive_file 150\nactive_file 50\n") == 850
+    assert left(current="2000\n") == 0

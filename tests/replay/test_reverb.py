@@ -43,7 +43,7 @@ def run_python(code, *arguments):
 
 
 def output_of(process):
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors.decode()
     return output.decode(), errors.decode()
 
@@ -53,20 +53,10 @@ def test_imports_bring_neither_reverb_nor_tensorflow():
     assert output_of(run_python(code))[0] == "[]\n"
 
 
-def test_reverb_prints_nothing_but_logs_and_ctrl_c_ends_a_wait(tmp_path):
+def test_ctrl_c_ends_a_wait_without_further_words():
     code = """
-        import faulthandler, logging, os, signal, threading
-        faulthandler.dump_traceback_later(90, exit=True)
-        logging.basicConfig(filename=sys.argv[1], level=logging.INFO)
-        made = replay.ReverbReplay([steps.transition_table()])
-        stream = steps.Steps(made.writer(1))
-        stream.transitions(200)
-        next(made.dataset("replay", 4, timeout_seconds=10.0))
-        import time
-        deadline = time.monotonic() + 30
-        while "Started replay server" not in open(sys.argv[1]).read() and time.monotonic() < deadline:
-            time.sleep(0.01)
-        sys.stderr.write("own words")
+        import faulthandler, os, signal, threading
+        faulthandler.dump_traceback_later(250, exit=True)
         dataset = replay.ReverbReplay([steps.transition_table()]).dataset("replay", 4)
         threading.Timer(0.2, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
         try:
@@ -74,8 +64,10 @@ def test_reverb_prints_nothing_but_logs_and_ctrl_c_ends_a_wait(tmp_path):
         except KeyboardInterrupt:
             print("interrupted")
     """
-    assert output_of(run_python(code, str(tmp_path / "log"))) == ("interrupted\n", "own words")
-    assert "Started replay server" in (tmp_path / "log").read_text()
+    output, errors = output_of(run_python(code))
+    assert output == "interrupted\n"
+    # Reverb tells on stderr when its server starts and ends; nobody else has anything to say.
+    assert all(line.startswith("[reverb/cc/") for line in errors.splitlines())
 
 
 def test_a_taken_port_is_refused(make):
@@ -235,6 +227,47 @@ def test_prefetching_draws_no_more_than_two_calls_ahead(make, num_batches):
         next(dataset)
 
 
+@pytest.mark.parametrize(
+    "limiter",
+    [replay.MinSize(7), replay.SampleToInsertRatio(samples_per_insert=4.0, min_size=10, error_buffer=24.0)],
+    ids=["min_size", "ratio"],
+)
+@pytest.mark.parametrize("prefetch", [False, True])
+def test_a_runner_acts_and_learns_in_the_order_of_the_local_replay(make, limiter, prefetch):
+    table = steps.transition_table(50, limiter=limiter)
+    orders = []
+    for made in (replay.LocalReplay([table]), make(table, prefetch=prefetch)):
+        stream, order = steps.Steps(made.writer(1)), []
+        dataset = made.dataset("replay", 8, timeout_seconds=60.0)
+        rng = np.random.default_rng(0)
+        for _ in range(300):
+            # Mostly as a single-threaded runner does; now and then as early, or as late, as the limiter allows.
+            if dataset.due() or (rng.random() < 0.2 and dataset.ready()):
+                assert dataset.ready() and len(next(dataset).data.reward) == 8
+                order.append("sample")
+            elif made.can_insert(1):
+                stream.transitions(1)
+                order.append("insert")
+            else:
+                assert dataset.ready()
+                next(dataset)
+                order.append("late sample")
+        orders.append(order)
+    assert orders[0] == orders[1]
+    assert min(orders[0].count("insert"), orders[0].count("sample")) > 50
+
+
+def test_items_arrive_although_nobody_waits_for_them(make):
+    made = make(steps.transition_table())
+    client = make(steps.transition_table(), address=made.address)
+    stream = steps.Steps(client.writer(1))
+    stream.transitions(40)
+    deadline = time.monotonic() + 60
+    while made.info().tables["replay"].num_inserts < 40 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert made.info().tables["replay"].num_inserts == 40
+
+
 def wait_for_rest(made):
     """Waits until the server's number of samples stays as it is."""
     last, since = -1, time.monotonic()
@@ -262,7 +295,7 @@ def test_writers_and_samplers_in_other_processes(make):
         for name in range(2)
     ]
     client = make(steps.transition_table(limiter=replay.Queue(50), **QUEUE), address=made.address)
-    dataset = client.dataset("replay", 10, timeout_seconds=60.0)
+    dataset = client.dataset("replay", 10, timeout_seconds=300.0)
     drawn = [tuple(row) for _ in range(40) for row in next(dataset).data.observation.astype(int).tolist()]
     for writer in writers:
         assert output_of(writer)[0] == "False 100\n"
@@ -330,7 +363,7 @@ def test_a_server_that_goes_away_and_comes_back(make, tmp_path):
 def test_restored_replay_goes_on(make, tmp_path):
     limiter = replay.SampleToInsertRatio(samples_per_insert=1.0, min_size=4, error_buffer=8.0)
     table = steps.transition_table(500, sampler=replay.Prioritized(1.0), limiter=limiter)
-    made = make(table, checkpoint_directory=tmp_path)
+    made = make(table, checkpoint_directory=tmp_path, prefetch=False)
     stream = steps.Steps(made.writer(1))
     stream.transitions(10, priorities=1.0)
     dataset = made.dataset("replay", 4, timeout_seconds=30.0)
@@ -359,6 +392,45 @@ def test_restored_replay_goes_on(make, tmp_path):
     assert other.info() == before
     with pytest.raises(FileNotFoundError, match="nowhere"):
         other.restore({"checkpoint": "/nowhere"})
+
+
+def test_servers_that_were_replaced_leave_no_checkpoints_behind(make, tmp_path):
+    folder = tmp_path / "reverb"
+    made = make(steps.transition_table(), checkpoint_directory=folder, keep_checkpoints=2)
+    stream = steps.Steps(made.writer(1))
+    for count in range(1, 4):
+        stream.transitions(1)
+        made.restore(made.save())
+        assert made.info().tables["replay"].num_inserts == count
+    assert len(list(folder.glob("restored_*"))) == 1
+    assert len(list(folder.with_name("reverb_kept").iterdir())) == 2
+
+
+def test_what_was_drawn_ahead_is_lost_when_a_replay_is_restored_and_a_runner_goes_on(make):
+    limiter = replay.SampleToInsertRatio(samples_per_insert=4.0, min_size=10, error_buffer=8.0)
+    made = make(steps.transition_table(limiter=limiter))
+    stream = steps.Steps(made.writer(1))
+    dataset = made.dataset("replay", 8, timeout_seconds=60.0)
+
+    def run(num_inserts):
+        """Inserts and samples as a single-threaded runner does; returns the number of samples."""
+        batches = 0
+        while num_inserts:
+            if dataset.due():
+                newest = max(steps.numbers(next(dataset)))
+                assert newest < stream.num_items
+                batches += 1
+            else:
+                assert made.can_insert(1)
+                stream.transitions(1)
+                num_inserts -= 1
+        return batches
+
+    assert run(30) == 9  # due where (inserts - 10) * 4 - samples >= 8, so at 12, 14, ..., 28 inserts
+    made.restore(made.save())
+    lost = made.info().tables["replay"].num_samples - 9 * 8
+    assert 0 <= lost <= 2 * 8
+    assert run(30) == (49 * 4 - 9 * 8 - lost) // 8  # up to 59 inserts
 
 
 def test_nothing_is_found_again_unless_a_folder_is_named(make, tmp_path):

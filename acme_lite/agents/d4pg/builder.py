@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import acting, checks, core, learning, networks, specs, types
 from acme_lite import networks as networks_lib
-from acme_lite.agents import transition_replay
+from acme_lite.agents import builders
 from acme_lite.agents.d4pg import learning as d4pg_learning
 from acme_lite.agents.d4pg import networks as d4pg_networks
 
@@ -65,16 +65,14 @@ class D4PGConfig:
     """Whether learning runs in a thread of its own beside acting, with variables one call late."""
 
     def __post_init__(self):
+        builders.check_transitions(self)
         checks.one_of(self, ("distributional", "scalar"), "critic")
         checks.increasing(self, "v_min", "v_max")
         checks.at_least(self, 2, "num_atoms")
-        checks.in_range(self, 0, 1, "discount")
         checks.in_range(self, 1e-6, 1, "target_update_rate")
         checks.in_range(self, 0, math.inf, "noise_std", "policy_learning_rate", "critic_learning_rate")
-        checks.positive(self, "samples_per_insert", "max_gradient_norm", "max_action_gradient_norm")
-        checks.at_least(self, 1, "n_step", "target_update_period", "batch_size", "min_replay_size")
-        checks.at_least(self, 1, "num_steps_per_call", "policy_hidden_sizes", "critic_hidden_sizes")
-        checks.at_least(self, self.min_replay_size, "max_replay_size")
+        checks.positive_or_none(self, "max_gradient_norm", "max_action_gradient_norm")
+        checks.at_least(self, 1, "target_update_period", "policy_hidden_sizes", "critic_hidden_sizes")
         if self.critic == "scalar":
             checks.left_at_default(self, "with a scalar critic", "num_atoms", "v_min", "v_max")
 
@@ -85,7 +83,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {"ddpg": dict(critic="scalar")}
 
 
 @dataclasses.dataclass(frozen=True)
-class D4PGBuilder:
+class D4PGBuilder(builders.TransitionBuilder):
     """Makes the parts of a D4PG agent.
 
     Attributes:
@@ -102,11 +100,8 @@ class D4PGBuilder:
             critic_hidden_sizes=self.config.critic_hidden_sizes,
         )
 
-    def init_variables(
-        self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec, key: jax.Array
-    ) -> Mapping[str, types.ArrayTree]:
-        learner_core = d4pg_learning.make_core(self.config, networks, spec)
-        return learner_core.variables(learner_core.init(key))
+    def make_core(self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
+        return d4pg_learning.make_core(self.config, networks, spec)
 
     def make_policy(
         self,
@@ -127,40 +122,3 @@ class D4PGBuilder:
             return scaling.to_action(action)
 
         return acting.feed_forward(select_action)
-
-    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
-        return transition_replay.make_tables(self.config, spec, extras_spec)
-
-    def make_adder(
-        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
-    ) -> adders.Adder:
-        return transition_replay.make_adder(self.config, writer)
-
-    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
-        return transition_replay.make_dataset(self.config, replay, seed=seed)
-
-    def make_learner(
-        self,
-        networks: networks.ActorCriticNetworks,
-        spec: specs.EnvironmentSpec,
-        dataset: replay.Dataset,
-        *,
-        key: jax.Array,
-        counter: counting.Counter,
-        logger: loggers.Logger,
-    ) -> core.Learner:
-        learner_core = d4pg_learning.make_core(self.config, networks, spec)
-        return transition_replay.make_learner(
-            self.config, learner_core, dataset, key=key, counter=counter, logger=logger
-        )
-
-    def make_actor(
-        self,
-        policy: acting.ActorCore,
-        variables: core.VariableSource,
-        adder: adders.Adder | None,
-        *,
-        key: jax.Array,
-        num_envs: int,
-    ) -> core.Actor:
-        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)

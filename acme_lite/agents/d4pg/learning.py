@@ -64,7 +64,7 @@ def critic_loss(
         returns: how the critic models returns.
         discount: factor per step, in [0, 1].
 
-    Reference: Barth-Maron et al., Distributed Distributional Deterministic Policy Gradients (2018), equations 3 and 4.
+    Reference: Barth-Maron et al., Distributed Distributional Deterministic Policy Gradients (2018), section 3.
     """
     a_t = network.policy.apply(target_policy_params, batch.next_observation)
     output_t = network.critic.apply(target_critic_params, batch.next_observation, a_t)
@@ -96,8 +96,8 @@ def policy_loss(
         returns: how the critic models returns.
         max_action_gradient_norm: greater than 0, in units of return; None for no limit.
 
-    Reference: Silver et al., Deterministic Policy Gradient Algorithms (2014), equation 9; Barth-Maron et al. (2018),
-    equation 2.
+    Reference: Silver et al., Deterministic Policy Gradient Algorithms (2014), theorem 1; Barth-Maron et al. (2018),
+    section 3.
     """
     action = network.policy.apply(policy_params, observation)
 

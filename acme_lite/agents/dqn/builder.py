@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
 
-from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import acting, checks, core, learning, networks, specs, types
 from acme_lite import networks as networks_lib
-from acme_lite.agents import transition_replay
+from acme_lite.agents import builders
 from acme_lite.agents.dqn import learning as dqn_learning
 from acme_lite.agents.dqn import networks as dqn_networks
 
@@ -80,17 +80,17 @@ class DQNConfig:
     """Whether learning runs in a thread of its own beside acting, with variables one call late."""
 
     def __post_init__(self):
-        transition_replay.check_config(self)
+        builders.check_transitions(self)
         checks.in_range(self, 0, 1, "epsilon", "evaluation_epsilon", "priority_exponent", "importance_exponent")
         checks.in_range(self, 1e-6, 1, "target_update_rate")
         checks.in_range(self, 0, math.inf, "learning_rate")
-        checks.positive(self, "adam_epsilon", "huber_delta", "max_gradient_norm")
+        checks.positive(self, "adam_epsilon", "munchausen_temperature")
+        checks.positive_or_none(self, "huber_delta", "max_gradient_norm")
         checks.at_least(self, 1, "target_update_period", "hidden_sizes")
         checks.at_least(self, 2, "num_atoms")
         checks.one_of(self, (None, "categorical", "quantile"), "distribution")
         checks.increasing(self, "v_min", "v_max")
         checks.in_range(self, 0, 1, "munchausen_scale")
-        checks.positive(self, "munchausen_temperature")
         checks.in_range(self, -math.inf, 0, "munchausen_clip")
         self._check_combination()
 
@@ -144,7 +144,7 @@ def variant_config(name: str, **settings: Any) -> DQNConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class DQNBuilder:
+class DQNBuilder(builders.TransitionBuilder):
     """Makes the parts of a DQN agent.
 
     Attributes:
@@ -162,11 +162,8 @@ class DQNBuilder:
             spec, hidden_sizes=config.hidden_sizes, duelling=config.duelling, num_atoms=num_atoms
         )
 
-    def init_variables(
-        self, networks: networks.FeedForwardNetwork, spec: specs.EnvironmentSpec, key: jax.Array
-    ) -> Mapping[str, types.ArrayTree]:
-        learner_core = dqn_learning.make_core(self.config, networks, spec, loss_fn=self.loss_fn)
-        return learner_core.variables(learner_core.init(key))
+    def make_core(self, networks: networks.FeedForwardNetwork, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
+        return dqn_learning.make_core(self.config, networks, spec, loss_fn=self.loss_fn)
 
     def make_policy(
         self,
@@ -176,7 +173,7 @@ class DQNBuilder:
         evaluation: bool = False,
         actor: core.ActorId = core.ActorId(),
     ) -> acting.ActorCore:
-        dtype = dqn_networks.check_action_spec(spec).dtype
+        dtype = networks_lib.check_discrete(spec, agent="DQN").dtype
         config = self.config
         if evaluation:
             fixed_epsilon: float | None = config.evaluation_epsilon
@@ -197,40 +194,6 @@ class DQNBuilder:
 
         return acting.feed_forward(select_action)
 
-    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
-        exponent = self.config.priority_exponent
-        return transition_replay.make_tables(self.config, spec, extras_spec, priority_exponent=exponent)
-
-    def make_adder(
-        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
-    ) -> adders.Adder:
-        return transition_replay.make_adder(self.config, writer)
-
-    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
-        return transition_replay.make_dataset(self.config, replay, seed=seed)
-
-    def make_learner(
-        self,
-        networks: networks.FeedForwardNetwork,
-        spec: specs.EnvironmentSpec,
-        dataset: replay.Dataset,
-        *,
-        key: jax.Array,
-        counter: counting.Counter,
-        logger: loggers.Logger,
-    ) -> core.Learner:
-        learner_core = dqn_learning.make_core(self.config, networks, spec, loss_fn=self.loss_fn)
-        return transition_replay.make_learner(
-            self.config, learner_core, dataset, key=key, counter=counter, logger=logger
-        )
-
-    def make_actor(
-        self,
-        policy: acting.ActorCore,
-        variables: core.VariableSource,
-        adder: adders.Adder | None,
-        *,
-        key: jax.Array,
-        num_envs: int,
-    ) -> core.Actor:
-        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)
+    @property
+    def priority_exponent(self) -> float:
+        return self.config.priority_exponent

@@ -228,20 +228,6 @@ def _mean_taken(values: Float[Array, "B A"], actions: jax.Array) -> jax.Array:
     return jnp.mean(jnp.take_along_axis(values, actions[:, None], axis=-1))
 
 
-def importance_weights(probabilities: Float[Array, " B"], exponent: jax.Array) -> Float[Array, " B"]:
-    """Returns w_i = (min_j p_j / p_i)^exponent, at most 1.
-
-    The table's size in w_i = (1 / (size * p_i))^exponent cancels in the division by the batch's greatest weight.
-
-    Args:
-        probabilities: `[B]` in (0, 1] with which the transitions were drawn.
-        exponent: scalar in [0, 1]; 1 corrects for all of the bias.
-
-    Reference: Schaul et al., Prioritized Experience Replay (2016), section 3.4.
-    """
-    return (jnp.min(probabilities) / probabilities) ** exponent
-
-
 def make_core(
     config: DQNConfig,
     network: networks.FeedForwardNetwork,
@@ -271,7 +257,7 @@ def make_core(
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:
         if config.priority_exponent:
             exponent = learning.value_at(config.importance_exponent, state.steps)
-            weights = importance_weights(sample.info.probabilities, exponent)
+            weights = learning.importance_weights(sample.info.probabilities, exponent)
         else:
             weights = jnp.ones_like(sample.data.reward)
         params, opt_state, (priorities, loss_metrics), metrics = learning.gradient_step(

@@ -15,20 +15,6 @@ if TYPE_CHECKING:
     from acme_lite.agents.dqn.builder import DQNConfig
 
 
-def check_action_spec(spec: specs.EnvironmentSpec) -> specs.DiscreteArray:
-    """Returns the action spec if DQN can act by it.
-
-    Raises:
-        ValueError: the actions are not one choice among finitely many.
-    """
-    if not isinstance(spec.action, specs.DiscreteArray):
-        raise ValueError(
-            f"DQN needs one discrete action (a DiscreteArray spec), got {spec.action}. For continuous actions use an "
-            "agent for continuous control, or put a wrapper around the environment that offers a choice of them."
-        )
-    return spec.action
-
-
 def make_networks(
     spec: specs.EnvironmentSpec,
     *,
@@ -47,7 +33,7 @@ def make_networks(
         duelling: whether values and advantages have layers of their own.
         num_atoms: N, logits or quantiles of a distribution; None for plain values.
     """
-    num_actions = check_action_spec(spec).num_values
+    num_actions = networks.check_discrete(spec, agent="DQN").num_values
     # With ReLU and biases that begin at zero, values grow in proportion to the observation, and bootstrapping along an
     # episode whose observations grow diverges: on CartPole-v1 to 1e7 with seeds that tanh solves.
     observation_spec, _ = networks.split_action_mask(spec.observation)

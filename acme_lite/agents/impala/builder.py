@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 
-from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import acting, adders, checks, core, learning, networks, replay, specs, types
 from acme_lite import networks as networks_lib
+from acme_lite.agents import builders
 from acme_lite.agents.impala import learning as impala_learning
 from acme_lite.agents.impala import networks as impala_networks
 
@@ -64,9 +65,8 @@ class IMPALAConfig:
     def __post_init__(self):
         checks.in_range(self, 0, 1, "discount", "trace_lambda")
         checks.in_range(self, 0, math.inf, "value_cost", "entropy_cost", "learning_rate")
-        checks.positive(
-            self, "max_ratio", "max_policy_ratio", "max_abs_reward", "optimizer_epsilon", "max_gradient_norm"
-        )
+        checks.positive(self, "max_ratio", "max_policy_ratio", "optimizer_epsilon")
+        checks.positive_or_none(self, "max_abs_reward", "max_gradient_norm")
         checks.at_least(self, 1, "sequence_length", "batch_size", "core_size", "hidden_sizes")
         checks.at_least(self, self.batch_size, "queue_size")
         checks.one_of(self, networks.CORES, "core")
@@ -75,7 +75,7 @@ class IMPALAConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class IMPALABuilder:
+class IMPALABuilder(builders.CoreBuilder):
     """Makes the parts of an IMPALA agent.
 
     Attributes:
@@ -94,10 +94,8 @@ class IMPALABuilder:
             image_torso=config.image_torso,
         )
 
-    def init_variables(
-        self, networks: networks.RecurrentNetwork, spec: specs.EnvironmentSpec, key: jax.Array
-    ) -> Mapping[str, types.ArrayTree]:
-        return {"policy": networks.init(key)}
+    def make_core(self, networks: networks.RecurrentNetwork, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
+        return impala_learning.make_core(self.config, networks, spec)
 
     def make_policy(
         self,
@@ -154,32 +152,6 @@ class IMPALABuilder:
     def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
         return replay.dataset(_TABLE, self.config.batch_size, seed=seed)
 
-    def make_learner(
-        self,
-        networks: networks.RecurrentNetwork,
-        spec: specs.EnvironmentSpec,
-        dataset: replay.Dataset,
-        *,
-        key: jax.Array,
-        counter: counting.Counter,
-        logger: loggers.Logger,
-    ) -> core.Learner:
-        return learning.SGDLearner(
-            impala_learning.make_core(self.config, networks, spec),
-            dataset,
-            key=key,
-            counter=counter,
-            logger=logger,
-            overlap=self.config.overlap,
-        )
-
-    def make_actor(
-        self,
-        policy: acting.ActorCore,
-        variables: core.VariableSource,
-        adder: adders.Adder | None,
-        *,
-        key: jax.Array,
-        num_envs: int,
-    ) -> core.Actor:
-        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)
+    @property
+    def learner_settings(self) -> Mapping[str, Any]:
+        return {"overlap": self.config.overlap}

@@ -119,9 +119,7 @@ def impala_loss(
         max_policy_ratio=config.max_policy_ratio,
     )
     errors, advantages = jax.vmap(vtrace)(output.value, reward, config.discount * env_discount, ratio, mask)
-
-    def mean(values: Float[Array, "B T"]) -> jax.Array:
-        return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.maximum(jnp.sum(mask), 1)
+    mean = functools.partial(learning.masked_mean, mask=mask)
 
     policy_loss = mean(-advantages * log_prob)
     value_loss = mean(0.5 * jnp.square(errors))

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
 
-from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import acting, checks, core, learning, networks, specs, types
 from acme_lite import networks as networks_lib
-from acme_lite.agents import transition_replay
+from acme_lite.agents import builders
 from acme_lite.agents.mpo import learning as mpo_learning
 from acme_lite.agents.mpo import networks as mpo_networks
 
@@ -29,11 +29,11 @@ class MPOConfig:
     v_max: float = 150.0
     """Greatest return that the distribution knows (Acme)."""
     discount: float = 0.99
-    """Discount factor per step, in [0, 1] (Abdolmaleki et al., 2018)."""
+    """Discount factor per step, in [0, 1] (Acme)."""
     n_step: int = 5
     """Steps that a transition spans (Acme)."""
     num_samples: int = 20
-    """Actions sampled for each observation (20 in Abdolmaleki et al., 2018, and in Acme)."""
+    """Actions sampled for each observation (Acme)."""
     epsilon: float = 0.1
     """Bound on the divergence of the weights of sampled actions from equal ones, in nats (Acme)."""
     epsilon_mean: float = 0.0025
@@ -82,18 +82,16 @@ class MPOConfig:
     """Whether learning runs in a thread of its own beside acting, with variables one call late."""
 
     def __post_init__(self):
+        builders.check_transitions(self)
         checks.one_of(self, ("distributional", "scalar"), "critic")
         checks.increasing(self, "v_min", "v_max")
         checks.at_least(self, 2, "num_atoms", "num_samples")
-        checks.in_range(self, 0, 1, "discount")
         checks.positive(self, "epsilon", "epsilon_mean", "epsilon_std", "epsilon_penalty", "initial_std")
         checks.in_range(self, -18, 1e6, "initial_log_temperature", "initial_log_alpha_mean", "initial_log_alpha_std")
         rates = ("dual_learning_rate", "policy_learning_rate", "critic_learning_rate")
         checks.in_range(self, 0, math.inf, *rates)
-        checks.positive(self, "samples_per_insert", "max_gradient_norm")
-        checks.at_least(self, 1, "n_step", "target_update_period", "batch_size", "min_replay_size")
-        checks.at_least(self, 1, "num_steps_per_call", "policy_hidden_sizes", "critic_hidden_sizes")
-        checks.at_least(self, self.min_replay_size, "max_replay_size")
+        checks.positive_or_none(self, "max_gradient_norm")
+        checks.at_least(self, 1, "target_update_period", "policy_hidden_sizes", "critic_hidden_sizes")
         if self.critic == "scalar":
             checks.left_at_default(self, "with a scalar critic", "num_atoms", "v_min", "v_max")
         if not self.action_penalty:
@@ -105,7 +103,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {"dmpo": dict(critic="distributional
 
 
 @dataclasses.dataclass(frozen=True)
-class MPOBuilder:
+class MPOBuilder(builders.TransitionBuilder):
     """Makes the parts of an MPO agent.
 
     Attributes:
@@ -123,11 +121,8 @@ class MPOBuilder:
             initial_std=self.config.initial_std,
         )
 
-    def init_variables(
-        self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec, key: jax.Array
-    ) -> Mapping[str, types.ArrayTree]:
-        learner_core = mpo_learning.make_core(self.config, networks, spec)
-        return learner_core.variables(learner_core.init(key))
+    def make_core(self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
+        return mpo_learning.make_core(self.config, networks, spec)
 
     def make_policy(
         self,
@@ -147,40 +142,3 @@ class MPOBuilder:
             return scaling.to_action(action)
 
         return acting.feed_forward(select_action)
-
-    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
-        return transition_replay.make_tables(self.config, spec, extras_spec)
-
-    def make_adder(
-        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
-    ) -> adders.Adder:
-        return transition_replay.make_adder(self.config, writer)
-
-    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
-        return transition_replay.make_dataset(self.config, replay, seed=seed)
-
-    def make_learner(
-        self,
-        networks: networks.ActorCriticNetworks,
-        spec: specs.EnvironmentSpec,
-        dataset: replay.Dataset,
-        *,
-        key: jax.Array,
-        counter: counting.Counter,
-        logger: loggers.Logger,
-    ) -> core.Learner:
-        learner_core = mpo_learning.make_core(self.config, networks, spec)
-        return transition_replay.make_learner(
-            self.config, learner_core, dataset, key=key, counter=counter, logger=logger
-        )
-
-    def make_actor(
-        self,
-        policy: acting.ActorCore,
-        variables: core.VariableSource,
-        adder: adders.Adder | None,
-        *,
-        key: jax.Array,
-        num_envs: int,
-    ) -> core.Actor:
-        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)

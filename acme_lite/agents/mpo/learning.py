@@ -75,7 +75,7 @@ def positive_duals(duals: Duals) -> Duals:
 def action_weights(scores: Float[Array, "K B"], temperature: jax.Array) -> Float[Array, "K B"]:
     """Returns the weights of K sampled actions, softmax(scores / temperature) over them; no gradient flows.
 
-    Reference: Abdolmaleki et al., Maximum a Posteriori Policy Optimisation (2018), equation 7.
+    Reference: Abdolmaleki et al., Maximum a Posteriori Policy Optimisation (2018), the E-step.
     """
     return jax.lax.stop_gradient(jax.nn.softmax(scores / temperature, axis=0))
 
@@ -85,7 +85,7 @@ def temperature_loss(temperature: jax.Array, scores: Float[Array, "K B"], epsilo
 
     At its least the weights' divergence from equal ones is epsilon, in nats. No gradient flows to the scores.
 
-    Reference: Abdolmaleki et al. (2018), equation 8 and appendix D.
+    Reference: Abdolmaleki et al. (2018), the dual function of the E-step.
     """
     scores = jax.lax.stop_gradient(scores)
     log_means = jax.nn.logsumexp(scores / temperature, axis=0) - jnp.log(scores.shape[0])
@@ -128,7 +128,8 @@ def policy_loss(
     Returns:
         The loss and (KL_mean, KL_std), each of the shape of its multiplier.
 
-    Reference: Abdolmaleki et al. (2018), equation 10 and appendix D; Song et al., V-MPO (2020), section 4.1.
+    Reference: Abdolmaleki et al., Relative Entropy Regularized Policy Iteration (2018, arXiv 1812.02256), for means and
+    deviations apart.
     """
     policy = apply(policy_params, observation)
     target, duals = jax.lax.stop_gradient((target, duals))

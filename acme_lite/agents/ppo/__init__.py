@@ -1,6 +1,6 @@
 """PPO: proximal policy optimisation with a clipped objective (Schulman et al., 2017)."""
 
-from acme_lite.agents.ppo.builder import PPOBuilder, PPOConfig
+from acme_lite.agents.ppo.builder import VARIANTS, PPOBuilder, PPOConfig
 from acme_lite.agents.ppo.learning import (
     Rows,
     TrainingState,
@@ -8,11 +8,13 @@ from acme_lite.agents.ppo.learning import (
     generalized_advantages,
     make_core,
     make_rows,
+    normalize_rows,
     ppo_loss,
 )
 from acme_lite.agents.ppo.networks import make_networks
 
 __all__ = [
+    "VARIANTS",
     "PPOBuilder",
     "PPOConfig",
     "Rows",
@@ -22,5 +24,6 @@ __all__ = [
     "make_core",
     "make_networks",
     "make_rows",
+    "normalize_rows",
     "ppo_loss",
 ]

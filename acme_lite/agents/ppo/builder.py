@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-import jax
-
-from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import acting, adders, checks, core, learning, networks, replay, specs, types
 from acme_lite import networks as networks_lib
+from acme_lite.agents import builders
 from acme_lite.agents.ppo import learning as ppo_learning
 from acme_lite.agents.ppo import networks as ppo_networks
 
@@ -33,7 +33,7 @@ class PPOConfig:
     clip_epsilon: float | learning.LinearSchedule = 0.2
     """How far the ratio of probabilities counts away from 1 (Schulman et al., 2017): a number or a schedule."""
     value_clip: float | None = None
-    """How far a value counts away from the one before the learner step, in units of return; None for no limit."""
+    """How far a value counts away from the one before the learner step, in the value's units; None for no limit."""
     value_cost: float = 1.0
     """Weight of the value loss, half the mean squared error."""
     entropy_cost: float | learning.LinearSchedule = 0.0
@@ -42,6 +42,8 @@ class PPOConfig:
     """Whether advantages get mean 0 and variance 1 in each minibatch."""
     normalize_observations: bool = False
     """Whether observations get mean 0 and variance 1, by their running statistics."""
+    normalize_values: bool = False
+    """Whether values are learned in standard deviations of the returns so far, from their mean."""
     learning_rate: float | learning.LinearSchedule = 1e-3
     """Adam's step size: a number or a schedule over learner steps."""
     adam_epsilon: float = 1e-5
@@ -57,7 +59,8 @@ class PPOConfig:
         checks.in_range(self, 0, 1, "discount", "gae_lambda")
         checks.in_range(self, 0, math.inf, "learning_rate", "value_cost", "entropy_cost")
         checks.in_range(self, -20, 2, "initial_log_std")
-        checks.positive(self, "clip_epsilon", "value_clip", "adam_epsilon", "max_gradient_norm")
+        checks.positive(self, "clip_epsilon", "adam_epsilon")
+        checks.positive_or_none(self, "value_clip", "max_gradient_norm")
         checks.at_least(self, 1, "unroll_length", "batch_size", "num_epochs", "minibatch_size", "hidden_sizes")
         if self.batch_size * self.unroll_length % self.minibatch_size:
             raise ValueError(
@@ -66,8 +69,26 @@ class PPOConfig:
             )
 
 
+VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "control": dict(
+        discount=0.995,
+        unroll_length=256,
+        minibatch_size=64,
+        entropy_cost=0.01,
+        normalize_observations=True,
+        normalize_values=True,
+        learning_rate=learning.LinearSchedule(1e-3, 1e-4, 195),
+    )
+}
+"""Variants that differ from the defaults in several settings that belong together, by name.
+
+`control` is for tasks of the DeepMind control suite with 8 environments: rewards of up to 1 a step, episodes of 1,000
+steps, and a step size that falls over the first 400,000 environment steps.
+"""
+
+
 @dataclasses.dataclass(frozen=True)
-class PPOBuilder:
+class PPOBuilder(builders.CoreBuilder):
     """Makes the parts of a PPO agent.
 
     Attributes:
@@ -84,11 +105,11 @@ class PPOBuilder:
             spec, hidden_sizes=config.hidden_sizes, initial_log_std=config.initial_log_std
         )
 
-    def init_variables(
-        self, networks: networks.FeedForwardNetwork, spec: specs.EnvironmentSpec, key: jax.Array
-    ) -> Mapping[str, types.ArrayTree]:
-        learner_core = self._make_core(networks, spec)
-        return learner_core.variables(learner_core.init(key))
+    def make_core(self, networks: networks.FeedForwardNetwork, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
+        learner_core = ppo_learning.make_core(self.config, networks, spec, loss_fn=self.loss_fn)
+        if self.config.normalize_observations:
+            return learning.normalize_observations(learner_core, spec.observation)
+        return learner_core
 
     def make_policy(
         self,
@@ -139,32 +160,6 @@ class PPOBuilder:
     def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
         return replay.dataset("replay", self.config.batch_size, seed=seed)
 
-    def make_learner(
-        self,
-        networks: networks.FeedForwardNetwork,
-        spec: specs.EnvironmentSpec,
-        dataset: replay.Dataset,
-        *,
-        key: jax.Array,
-        counter: counting.Counter,
-        logger: loggers.Logger,
-    ) -> core.Learner:
-        learner_core = self._make_core(networks, spec)
-        return learning.SGDLearner(learner_core, dataset, key=key, counter=counter, logger=logger, log_every_steps=1)
-
-    def make_actor(
-        self,
-        policy: acting.ActorCore,
-        variables: core.VariableSource,
-        adder: adders.Adder | None,
-        *,
-        key: jax.Array,
-        num_envs: int,
-    ) -> core.Actor:
-        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)
-
-    def _make_core(self, network: networks.FeedForwardNetwork, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
-        learner_core = ppo_learning.make_core(self.config, network, spec, loss_fn=self.loss_fn)
-        if self.config.normalize_observations:
-            return learning.normalize_observations(learner_core, spec.observation)
-        return learner_core
+    @property
+    def learner_settings(self) -> Mapping[str, Any]:
+        return {"log_every_steps": 1}

@@ -12,11 +12,14 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from acme_lite import _runtime, learning, networks, replay, specs, types
+from acme_lite.networks import running_statistics
 
 if TYPE_CHECKING:
     from acme_lite.agents.ppo.builder import PPOConfig
 
 rlax = _runtime.import_rlax()
+
+_MIN_VARIANCE = 1e-8
 
 
 class TrainingState(NamedTuple):
@@ -27,16 +30,21 @@ class TrainingState(NamedTuple):
         opt_state: of the optimiser.
         steps: learner steps taken, int32 scalar.
         key: words of the PRNG key that shuffles the rows.
+        returns: moments of the targets so far, in units of return; those of no rows without `normalize_values`.
     """
 
     params: types.Params
     opt_state: optax.OptState
     steps: jax.Array
     key: jax.Array
+    returns: running_statistics.Moments
 
 
 class Rows(NamedTuple):
     """Steps to learn from, in any order.
+
+    With `normalize_values` the unit of advantages and values is the standard deviation of returns, and values count
+    from the mean of returns.
 
     Attributes:
         observation: `[B, ...]` tree.
@@ -151,14 +159,24 @@ def ppo_loss(
 def make_rows(
     batch: types.Sequence,
     params: types.Params,
+    returns: running_statistics.Moments,
     *,
     apply: Callable[[types.Params, types.ArrayTree], networks.PolicyValue],
     config: PPOConfig,
 ) -> Rows:
-    """Returns the steps of windows `[B, T + 1, ...]` as B T rows; the windows' last rows only bootstrap."""
+    """Returns the steps of windows `[B, T + 1, ...]` as B T rows, in units of return.
+
+    Args:
+        batch: the windows, whose last rows only bootstrap.
+        params: of the network.
+        returns: what the network's values count in: its 0 is their mean, its 1 their standard deviation.
+        apply: the network.
+        config: gives `discount` and `gae_lambda`.
+    """
     num_windows, length = batch.reward.shape
     flat_observation = jax.tree.map(lambda leaf: jnp.reshape(leaf, (-1, *leaf.shape[2:])), batch.observation)
-    values = jnp.reshape(apply(params, flat_observation).value, (num_windows, length))
+    values = returns.mean + jnp.sqrt(returns.variance) * apply(params, flat_observation).value
+    values = jnp.reshape(values, (num_windows, length))
     advantages = jax.vmap(functools.partial(generalized_advantages, lambda_=config.gae_lambda))(
         batch.reward[:, :-1], config.discount * batch.discount[:, :-1], batch.mask, values
     )
@@ -169,6 +187,12 @@ def make_rows(
     sample = batch.extras.get("sample", batch.action)
     rows = Rows(batch.observation, sample, batch.extras["log_prob"], advantages, values, batch.mask)
     return jax.tree.map(flatten, rows)
+
+
+def normalize_rows(rows: Rows, returns: running_statistics.Moments) -> Rows:
+    """Returns rows in units of return with values that count from the mean of returns, in standard deviations."""
+    scale = jax.lax.rsqrt(jnp.maximum(returns.variance, _MIN_VARIANCE))
+    return rows._replace(advantage=rows.advantage * scale, value=(rows.value - returns.mean) * scale)
 
 
 def explained_variance(rows: Rows) -> jax.Array:
@@ -201,13 +225,18 @@ def make_core(
     def init(key: jax.Array) -> TrainingState:
         key_params, key_shuffle = jax.random.split(key)
         params = network.init(key_params)
-        return TrainingState(params, optimizer.init(params), jnp.int32(0), jax.random.key_data(key_shuffle))
+        returns = running_statistics.init_moments(())
+        return TrainingState(params, optimizer.init(params), jnp.int32(0), jax.random.key_data(key_shuffle), returns)
 
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:
         key, key_shuffle = jax.random.split(jax.random.wrap_key_data(state.key))
         clip_epsilon = learning.value_at(config.clip_epsilon, state.steps)
         entropy_cost = learning.value_at(config.entropy_cost, state.steps)
-        rows = make_rows(sample.data, state.params, apply=network.apply, config=config)
+        rows = make_rows(sample.data, state.params, state.returns, apply=network.apply, config=config)
+        returns = state.returns
+        if config.normalize_values:
+            returns = running_statistics.add_rows(returns, rows.advantage + rows.value, rows.mask)
+            rows = normalize_rows(rows, returns)
 
         def minibatch_step(carry, indices):
             minibatch = jax.tree.map(lambda leaf: leaf[indices], rows)
@@ -225,7 +254,7 @@ def make_core(
             minibatch_step, (state.params, state.opt_state), jnp.reshape(order, (-1, config.minibatch_size))
         )
         metrics = jax.tree.map(jnp.mean, metrics) | {"explained_variance": explained_variance(rows)}
-        state = TrainingState(params, opt_state, state.steps + 1, jax.random.key_data(key))
+        state = TrainingState(params, opt_state, state.steps + 1, jax.random.key_data(key), returns)
         return state, learning.LearnerOutput(metrics)
 
     return learning.LearnerCore(init, update, lambda state: {"policy": state.params})

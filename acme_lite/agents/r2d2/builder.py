@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 
-from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import acting, adders, checks, core, learning, networks, replay, specs, types
 from acme_lite import networks as networks_lib
+from acme_lite.agents import builders
 from acme_lite.agents.r2d2 import learning as r2d2_learning
 from acme_lite.agents.r2d2 import networks as r2d2_networks
 
-_TABLE = "replay"
+_CORE_STATE = ("core_state",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,37 +78,17 @@ class R2D2Config:
     """Whether learning runs in a thread of its own beside acting, with variables one call late."""
 
     def __post_init__(self):
-        checks.in_range(
-            self,
-            0,
-            1,
-            "discount",
-            "epsilon",
-            "evaluation_epsilon",
-            "priority_exponent",
-            "max_priority_weight",
-            "importance_exponent",
-        )
+        builders.check_replay(self)
+        checks.in_range(self, 0, 1, "discount", "epsilon", "evaluation_epsilon", "max_priority_weight")
+        checks.in_range(self, 0, 1, "priority_exponent", "importance_exponent")
         checks.in_range(self, 0, math.inf, "learning_rate", "epsilon_alpha")
-        checks.positive(self, "adam_epsilon", "samples_per_insert", "max_gradient_norm", "rescaling_epsilon")
+        checks.positive(self, "adam_epsilon")
+        checks.positive_or_none(self, "max_gradient_norm", "rescaling_epsilon")
         checks.at_least(self, 0, "burn_in_length")
-        checks.at_least(
-            self,
-            1,
-            "n_step",
-            "trace_length",
-            "period",
-            "target_update_period",
-            "batch_size",
-            "min_replay_size",
-            "num_steps_per_call",
-            "hidden_sizes",
-            "core_size",
-        )
+        checks.at_least(self, 1, "n_step", "trace_length", "period", "target_update_period", "hidden_sizes")
+        checks.at_least(self, 1, "core_size")
         checks.in_range(self, 1, self.trace_length, "period")  # steps between two traces would never be trained
-        checks.at_least(self, self.min_replay_size, "max_replay_size")
-        if self.core not in networks.CORES:
-            raise ValueError(f"R2D2Config.core must be one of {', '.join(networks.CORES)}, got {self.core!r}.")
+        checks.one_of(self, networks.CORES, "core")
 
     @property
     def sequence_length(self) -> int:
@@ -116,7 +97,7 @@ class R2D2Config:
 
 
 @dataclasses.dataclass(frozen=True)
-class R2D2Builder:
+class R2D2Builder(builders.ReplayBuilder):
     """Makes the parts of an R2D2 agent.
 
     Attributes:
@@ -137,11 +118,8 @@ class R2D2Builder:
             duelling=config.duelling,
         )
 
-    def init_variables(
-        self, networks: networks.RecurrentNetwork, spec: specs.EnvironmentSpec, key: jax.Array
-    ) -> Mapping[str, types.ArrayTree]:
-        learner_core = r2d2_learning.make_core(self.config, networks, loss_fn=self.loss_fn)
-        return learner_core.variables(learner_core.init(key))
+    def make_core(self, networks: networks.RecurrentNetwork, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
+        return r2d2_learning.make_core(self.config, networks, loss_fn=self.loss_fn)
 
     def make_policy(
         self,
@@ -151,7 +129,7 @@ class R2D2Builder:
         evaluation: bool = False,
         actor: core.ActorId = core.ActorId(),
     ) -> acting.ActorCore:
-        dtype = r2d2_networks.check_action_spec(spec).dtype
+        dtype = networks_lib.check_discrete(spec, agent="R2D2").dtype
         config = self.config
 
         def epsilon_of_each(base: jax.Array, num_envs: int) -> jax.Array:
@@ -164,21 +142,18 @@ class R2D2Builder:
             values, next_state = networks.apply(params["params"], observation, state)
             epsilon = config.evaluation_epsilon if evaluation else epsilon_of_each(params["epsilon"], len(values))
             action = acting.epsilon_greedy(key, values, epsilon, action_mask=action_mask).astype(dtype)
-            return action, r2d2_learning.make_extras(state), next_state
+            return action, {"core_state": state}, next_state
 
         return acting.ActorCore(networks.initial_state, select_action)
 
+    @property
+    def priority_exponent(self) -> float:
+        return self.config.priority_exponent
+
     def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
-        config = self.config
-        limiter = replay.rate_limiters.from_samples_per_insert(
-            config.samples_per_insert,
-            min_size=config.min_replay_size,
-            items_per_call=config.batch_size * config.num_steps_per_call,
-        )
-        sampler = replay.Prioritized(config.priority_exponent) if config.priority_exponent else replay.Uniform()
-        signature = adders.sequence_signature(spec, extras_spec)
-        items = replay.Sequences(config.sequence_length, config.period)
-        return [replay.Table(_TABLE, config.max_replay_size, signature, items, sampler, limiter)]
+        row_extras, start = adders.split_extras(extras_spec, _CORE_STATE)
+        signature = adders.sequence_signature(spec, row_extras)
+        return [self.make_table(signature, replay.Sequences(self.config.sequence_length, self.config.period, start))]
 
     def make_adder(
         self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
@@ -190,42 +165,5 @@ class R2D2Builder:
             period=config.period,
             end_of_episode=adders.EndOfEpisode.ZERO_PAD,
             min_length=config.burn_in_length + 2,  # a step to train, and the observation behind it
-            table=_TABLE,
+            start_extras=_CORE_STATE,
         )
-
-    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
-        num_batches = self.config.num_steps_per_call
-        return replay.dataset(
-            _TABLE, self.config.batch_size, num_batches=None if num_batches == 1 else num_batches, seed=seed
-        )
-
-    def make_learner(
-        self,
-        networks: networks.RecurrentNetwork,
-        spec: specs.EnvironmentSpec,
-        dataset: replay.Dataset,
-        *,
-        key: jax.Array,
-        counter: counting.Counter,
-        logger: loggers.Logger,
-    ) -> core.Learner:
-        return learning.SGDLearner(
-            r2d2_learning.make_core(self.config, networks, loss_fn=self.loss_fn),
-            dataset,
-            key=key,
-            counter=counter,
-            logger=logger,
-            num_steps_per_call=self.config.num_steps_per_call,
-            overlap=self.config.overlap,
-        )
-
-    def make_actor(
-        self,
-        policy: acting.ActorCore,
-        variables: core.VariableSource,
-        adder: adders.Adder | None,
-        *,
-        key: jax.Array,
-        num_envs: int,
-    ) -> core.Actor:
-        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)

@@ -12,7 +12,6 @@ import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from acme_lite import _runtime, learning, networks, replay, types
-from acme_lite.agents import dqn
 
 if TYPE_CHECKING:
     from acme_lite.agents.r2d2.builder import R2D2Config
@@ -135,8 +134,7 @@ def sequence_priority(
     Reference: Kapturowski et al. (2019), section 2.3.
     """
     size = jnp.where(mask, jnp.abs(td), 0.0)
-    mean = jnp.sum(size) / jnp.maximum(jnp.sum(mask), 1)
-    return max_priority_weight * jnp.max(size) + (1 - max_priority_weight) * mean
+    return max_priority_weight * jnp.max(size) + (1 - max_priority_weight) * learning.masked_mean(size, mask)
 
 
 def unroll_after_burn_in(
@@ -150,12 +148,12 @@ def unroll_after_burn_in(
     Args:
         network: the network.
         params: its parameters.
-        batch: sequences `[B, burn_in_length + T, ...]` whose extras hold the state before each row.
+        batch: sequences `[B, burn_in_length + T, ...]` with the start value `core_state`, the first row's state.
         burn_in_length: rows of the burn-in, at least 0.
 
     Reference: Kapturowski et al. (2019), section 3.
     """
-    state = stored_state(batch)
+    state = batch.start["core_state"]
     reset = networks.episode_starts(batch.mask)
 
     def rows(start: int | None, end: int | None) -> tuple[types.ArrayTree, jax.Array]:
@@ -167,16 +165,6 @@ def unroll_after_burn_in(
     observation, reset = rows(burn_in_length, None)
     values, _ = network.unroll(params, observation, state, reset)
     return values
-
-
-def make_extras(state: types.ArrayTree) -> types.ArrayTree:
-    """Returns what the replay stores beside an action: the recurrent state before it; `()` where there is none."""
-    return {"state": state} if jax.tree.leaves(state) else ()
-
-
-def stored_state(batch: types.Sequence) -> types.ArrayTree:
-    """Returns the state before the first row of each sequence, `[B, ...]`, from extras that `make_extras` made."""
-    return jax.tree.map(lambda leaf: leaf[:, 0], batch.extras["state"]) if batch.extras else ()
 
 
 def values_of(q: Float[Array, "B T A"], action: Int[Array, "B T"]) -> Float[Array, "B T"]:
@@ -202,7 +190,7 @@ def r2d2_loss(
     Args:
         params: of the network.
         target_params: of the target network.
-        batch: sequences `[B, burn_in_length + T, ...]`.
+        batch: sequences `[B, burn_in_length + T, ...]` with the start value `core_state`.
         weights: `[B]` weights in (0, 1] of the sequences.
         network: to action values.
         config: gives `discount`, `n_step`, `rescaling_epsilon`, `burn_in_length` and `max_priority_weight`.
@@ -211,7 +199,7 @@ def r2d2_loss(
     """
     q = unroll_after_burn_in(network, params, batch, config.burn_in_length)
     target_q = unroll_after_burn_in(network, target_params, batch, config.burn_in_length)
-    batch = jax.tree.map(lambda leaf: leaf[:, config.burn_in_length :], batch._replace(extras=()))
+    batch = jax.tree.map(lambda leaf: leaf[:, config.burn_in_length :], batch._replace(start=()))
     _, action_mask = networks.split_action_mask(batch.observation)
     selected = jnp.argmax(networks.mask_illegal(q, action_mask), axis=-1)
     stream_td = functools.partial(td_errors, n_step=config.n_step, rescaling_epsilon=config.rescaling_epsilon)
@@ -223,13 +211,12 @@ def r2d2_loss(
         batch.mask,
     )
     trained = has_next(batch.mask)
-    num_trained = jnp.maximum(jnp.sum(trained), 1)
     priority = functools.partial(sequence_priority, max_priority_weight=config.max_priority_weight)
     metrics = {
-        "td_error": jnp.sum(jnp.abs(td)) / num_trained,
+        "td_error": learning.masked_mean(jnp.abs(td), trained),
         "trained_steps": jnp.mean(jnp.sum(trained, axis=1).astype(jnp.float32)),
     }
-    loss = 0.5 * jnp.sum(weights[:, None] * jnp.square(td)) / num_trained
+    loss = 0.5 * learning.masked_mean(weights[:, None] * jnp.square(td), trained)
     return loss, LossOutput(jax.vmap(priority)(td, trained), metrics)
 
 
@@ -249,7 +236,7 @@ def make_core(
 
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:
         exponent = learning.value_at(config.importance_exponent, state.steps)
-        weights = dqn.importance_weights(sample.info.probabilities, exponent)
+        weights = learning.importance_weights(sample.info.probabilities, exponent)
         params, opt_state, output, metrics = learning.gradient_step(
             batch_loss, optimizer, state.params, state.opt_state, state.target_params, sample.data, weights
         )

@@ -10,20 +10,6 @@ import jax.numpy as jnp
 from acme_lite import networks, specs, types
 
 
-def check_action_spec(spec: specs.EnvironmentSpec) -> specs.DiscreteArray:
-    """Returns the action spec if R2D2 can act by it.
-
-    Raises:
-        ValueError: the actions are not one choice among finitely many.
-    """
-    if not isinstance(spec.action, specs.DiscreteArray):
-        raise ValueError(
-            f"R2D2 needs one discrete action (a DiscreteArray spec), got {spec.action}. For continuous actions use an "
-            "agent for continuous control, or put a wrapper around the environment that offers a choice of them."
-        )
-    return spec.action
-
-
 def make_networks(
     spec: specs.EnvironmentSpec,
     *,
@@ -37,7 +23,7 @@ def make_networks(
     Images (`networks.is_image`) get the convolutional torso of Mnih et al. (2015); all else is concatenated and goes
     through a multi-layer perceptron with tanh. Behind it come the core and a linear head.
     """
-    num_actions = check_action_spec(spec).num_values
+    num_actions = networks.check_discrete(spec, agent="R2D2").num_values
     observation_spec, _ = networks.split_action_mask(spec.observation)
     observation_torso = networks.default_torso(observation_spec, hidden_sizes, jnp.tanh)
 

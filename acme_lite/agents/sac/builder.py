@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 
 import jax
 
-from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import acting, checks, core, learning, networks, specs, types
 from acme_lite import networks as networks_lib
-from acme_lite.agents import transition_replay
+from acme_lite.agents import builders
 from acme_lite.agents.sac import learning as sac_learning
 from acme_lite.agents.sac import networks as sac_networks
 
@@ -51,8 +50,9 @@ class SACConfig:
     """Whether learning runs in a thread of its own beside acting, with variables one call late."""
 
     def __post_init__(self):
-        transition_replay.check_config(self)
-        checks.positive(self, "temperature", "initial_temperature", "max_gradient_norm")
+        builders.check_transitions(self)
+        checks.positive(self, "initial_temperature")
+        checks.positive_or_none(self, "temperature", "max_gradient_norm")
         if self.target_entropy is not None:
             checks.in_range(self, -math.inf, math.inf, "target_entropy")
         checks.in_range(self, 0, math.inf, "learning_rate")
@@ -63,7 +63,7 @@ class SACConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class SACBuilder:
+class SACBuilder(builders.TransitionBuilder):
     """Makes the parts of a SAC agent.
 
     Attributes:
@@ -75,11 +75,8 @@ class SACBuilder:
     def make_networks(self, spec: specs.EnvironmentSpec) -> networks.ActorCriticNetworks:
         return sac_networks.make_networks(spec, hidden_sizes=self.config.hidden_sizes)
 
-    def init_variables(
-        self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec, key: jax.Array
-    ) -> Mapping[str, types.ArrayTree]:
-        learner_core = sac_learning.make_core(self.config, networks, spec)
-        return learner_core.variables(learner_core.init(key))
+    def make_core(self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
+        return sac_learning.make_core(self.config, networks, spec)
 
     def make_policy(
         self,
@@ -98,40 +95,3 @@ class SACBuilder:
             return scaling.to_action(networks_lib.squashed_sample(distribution, key)[0])
 
         return acting.feed_forward(select_action)
-
-    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
-        return transition_replay.make_tables(self.config, spec, extras_spec)
-
-    def make_adder(
-        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
-    ) -> adders.Adder:
-        return transition_replay.make_adder(self.config, writer)
-
-    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
-        return transition_replay.make_dataset(self.config, replay, seed=seed)
-
-    def make_learner(
-        self,
-        networks: networks.ActorCriticNetworks,
-        spec: specs.EnvironmentSpec,
-        dataset: replay.Dataset,
-        *,
-        key: jax.Array,
-        counter: counting.Counter,
-        logger: loggers.Logger,
-    ) -> core.Learner:
-        learner_core = sac_learning.make_core(self.config, networks, spec)
-        return transition_replay.make_learner(
-            self.config, learner_core, dataset, key=key, counter=counter, logger=logger
-        )
-
-    def make_actor(
-        self,
-        policy: acting.ActorCore,
-        variables: core.VariableSource,
-        adder: adders.Adder | None,
-        *,
-        key: jax.Array,
-        num_envs: int,
-    ) -> core.Actor:
-        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from acme_lite import acting, adders, checks, core, counting, learning, loggers, networks, replay, specs, types
+from acme_lite import acting, checks, core, learning, networks, specs, types
 from acme_lite import networks as networks_lib
-from acme_lite.agents import transition_replay
+from acme_lite.agents import builders
 from acme_lite.agents.td3 import learning as td3_learning
 from acme_lite.agents.td3 import networks as td3_networks
 
@@ -54,15 +53,15 @@ class TD3Config:
     """Whether learning runs in a thread of its own beside acting, with variables one call late."""
 
     def __post_init__(self):
-        transition_replay.check_config(self)
+        builders.check_transitions(self)
         checks.in_range(self, 0, math.inf, "exploration_noise", "target_noise", "target_noise_clip", "learning_rate")
-        checks.positive(self, "max_gradient_norm")
+        checks.positive_or_none(self, "max_gradient_norm")
         checks.in_range(self, 1e-6, 1, "target_update_rate")
         checks.at_least(self, 1, "policy_update_period", "hidden_sizes")
 
 
 @dataclasses.dataclass(frozen=True)
-class TD3Builder:
+class TD3Builder(builders.TransitionBuilder):
     """Makes the parts of a TD3 agent.
 
     Attributes:
@@ -74,11 +73,8 @@ class TD3Builder:
     def make_networks(self, spec: specs.EnvironmentSpec) -> networks.ActorCriticNetworks:
         return td3_networks.make_networks(spec, hidden_sizes=self.config.hidden_sizes)
 
-    def init_variables(
-        self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec, key: jax.Array
-    ) -> Mapping[str, types.ArrayTree]:
-        learner_core = td3_learning.make_core(self.config, networks, spec)
-        return learner_core.variables(learner_core.init(key))
+    def make_core(self, networks: networks.ActorCriticNetworks, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
+        return td3_learning.make_core(self.config, networks, spec)
 
     def make_policy(
         self,
@@ -100,40 +96,3 @@ class TD3Builder:
             return scaling.to_action(jnp.where(params["steps"] == 0, random, noisy))
 
         return acting.feed_forward(select_action)
-
-    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
-        return transition_replay.make_tables(self.config, spec, extras_spec)
-
-    def make_adder(
-        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
-    ) -> adders.Adder:
-        return transition_replay.make_adder(self.config, writer)
-
-    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
-        return transition_replay.make_dataset(self.config, replay, seed=seed)
-
-    def make_learner(
-        self,
-        networks: networks.ActorCriticNetworks,
-        spec: specs.EnvironmentSpec,
-        dataset: replay.Dataset,
-        *,
-        key: jax.Array,
-        counter: counting.Counter,
-        logger: loggers.Logger,
-    ) -> core.Learner:
-        learner_core = td3_learning.make_core(self.config, networks, spec)
-        return transition_replay.make_learner(
-            self.config, learner_core, dataset, key=key, counter=counter, logger=logger
-        )
-
-    def make_actor(
-        self,
-        policy: acting.ActorCore,
-        variables: core.VariableSource,
-        adder: adders.Adder | None,
-        *,
-        key: jax.Array,
-        num_envs: int,
-    ) -> core.Actor:
-        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)
