@@ -1,7 +1,7 @@
 """The ideal loop of DQN on CartPole-v1: environment, jitted policy, NumPy ring buffer, jitted update, and no library.
 
 It is the floor that `loop_overhead.py` holds the library against; same networks, batch sizes, optimiser and XLA
-settings.
+settings (`compiler_options`).
 """
 
 from __future__ import annotations
@@ -16,12 +16,20 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-COMPILER_OPTIONS = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+NEWER_RUNTIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 BATCH, CAPACITY, MIN_SIZE, DISCOUNT, EPSILON = 128, 50_000, 1_000, 0.99, 0.1
 
 
-def make_functions(num_updates: int, target_period: int):
+def compiler_options() -> dict[str, bool]:
+    """Returns the options that the library compiles with, on one device."""
+    if jax.__version_info__ < (0, 7):
+        return NEWER_RUNTIME | {"xla_cpu_use_thunk_runtime": False}
+    return NEWER_RUNTIME
+
+
+def make_functions(num_updates: int, target_period: int, options: dict[str, bool] | None = None):
     """Returns the jitted init, policy and update (of `num_updates` SGD steps in one call)."""
+    options = compiler_options() if options is None else options
 
     def values(observation):
         return hk.nets.MLP([64, 64, 2], activation=jnp.tanh)(observation)
@@ -59,16 +67,24 @@ def make_functions(num_updates: int, target_period: int):
         return jax.lax.scan(update, state, batches)
 
     def compiled(function):
-        return jax.jit(function, compiler_options=COMPILER_OPTIONS)
+        return jax.jit(function, compiler_options=options)
 
     return compiled(init), compiled(policy), compiled(update if num_updates == 1 else updates)
 
 
-def run(num_steps: int, *, num_updates: int, steps_per_update: int, measure_from: int, seed: int = 0) -> dict[str, Any]:
+def run(
+    num_steps: int,
+    *,
+    num_updates: int,
+    steps_per_update: int,
+    measure_from: int,
+    seed: int = 0,
+    options: dict[str, bool] | None = None,
+) -> dict[str, Any]:
     """Runs the loop and returns environment steps per second from step `measure_from` on."""
     environment = gymnasium.make("CartPole-v1")
     rng = np.random.default_rng(seed)
-    init, policy, update = make_functions(num_updates, 500 // steps_per_update)
+    init, policy, update = make_functions(num_updates, 500 // steps_per_update, options)
     state = init(jax.random.key(seed))
     key = jax.random.PRNGKey(seed + 1)  # raw words: key arrays cost a check in Python at every call
     o_tm1s, o_ts = np.empty((CAPACITY, 4), np.float32), np.empty((CAPACITY, 4), np.float32)

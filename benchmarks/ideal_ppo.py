@@ -11,12 +11,12 @@ from typing import Any
 
 import gymnasium
 import haiku as hk
+import ideal_dqn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-COMPILER_OPTIONS = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 NUM_ENVS, NUM_STEPS, NUM_EPOCHS, MINIBATCH = 8, 128, 10, 256
 DISCOUNT, LAMBDA, CLIP, LEARNING_RATE, MAX_NORM = 0.99, 0.95, 0.2, 1e-3, 0.5
 
@@ -83,7 +83,7 @@ def make_functions():
         return state, key, jnp.mean(losses)
 
     def compiled(function):
-        return jax.jit(function, compiler_options=COMPILER_OPTIONS)
+        return jax.jit(function, compiler_options=ideal_dqn.compiler_options())
 
     return compiled(init), compiled(policy), compiled(update)
 

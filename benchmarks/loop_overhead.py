@@ -2,7 +2,8 @@
 
 DQN on CartPole-v1, MLP 64-64, batch 128: A1 takes one SGD step per environment step, A4 one per four; K is the number
 of SGD steps in one compiled call. Each measurement is a process of its own with nothing beside it; ideal loop and
-library alternate, at the same CPU affinity and XLA settings, and medians are compared.
+library alternate, at the same CPU affinity and XLA settings, and medians are compared. Beside them runs the ideal loop
+on the newer of XLA's two CPU runtimes, which JAX 0.6 takes unless told otherwise.
 
     uv run benchmarks/loop_overhead.py
 """
@@ -26,7 +27,10 @@ import tyro
 
 WORKLOADS = {"A1": 1, "A4": 4}
 """Environment steps per SGD step."""
-VARIANTS = (("ideal", 1), ("library", 1), ("ideal", 8), ("library", 8), ("overlap", 8))
+VARIANTS = (("ideal", 1), ("newer", 1), ("library", 1), ("ideal", 8), ("newer", 8), ("library", 8), ("overlap", 8))
+"""Name, and SGD steps per call. "newer" is the ideal loop on the newer of XLA's two CPU runtimes."""
+REVERB_VARIANTS = (("reverb", 1), ("reverb", 8), ("reverb overlap", 8))
+"""The library's with a Reverb server in the same process as its replay."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +45,8 @@ class Benchmark:
     """Environment steps before the clock starts."""
     workloads: tuple[str, ...] = ("A1", "A4")
     """Which workloads to run."""
+    reverb: bool = False
+    """Whether to measure the library around a Reverb server, too."""
     cores: tuple[int, ...] = ()
     """Cores to run on; all that this process may use unless given."""
 
@@ -66,7 +72,9 @@ class Clock:
         return {}
 
 
-def run_library(num_steps: int, *, num_updates: int, steps_per_update: int, measure_from: int, overlap: bool) -> dict:
+def run_library(
+    num_steps: int, *, num_updates: int, steps_per_update: int, measure_from: int, overlap: bool, replay: str
+) -> dict:
     """Runs the library and returns environment steps per second from step `measure_from` on, and the time split."""
     from acme_lite import environments, experiments
     from acme_lite.agents import dqn
@@ -94,7 +102,7 @@ def run_library(num_steps: int, *, num_updates: int, steps_per_update: int, meas
             directory=directory,
             observers=(clock,),
         )
-        result = experiments.run_experiment(experiment, quiet=True)
+        result = experiments.run_experiment(experiment, quiet=True, replay=replay)
     split = {name: value / result.seconds["total"] for name, value in result.seconds.items() if name != "total"}
     rate = (num_steps - measure_from) / (clock.now - clock.started)
     return {"steps_per_second": rate, "split": split, "learner_steps": result.counts["learner_steps"]}
@@ -108,13 +116,15 @@ def measure(arguments: dict[str, Any]) -> dict[str, Any]:
         "steps_per_update": steps_per_update,
         "measure_from": arguments["measure_from"],
     }
-    if variant == "ideal":
+    if variant in ("ideal", "newer"):
         import jax
 
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-        result = ideal_dqn.run(arguments["steps"], **common)
+        options = ideal_dqn.NEWER_RUNTIME if variant == "newer" else ideal_dqn.compiler_options()
+        result = ideal_dqn.run(arguments["steps"], options=options, **common)
     else:
-        result = run_library(arguments["steps"], overlap=variant == "overlap", **common)
+        replay = "reverb" if variant.startswith("reverb") else "local"
+        result = run_library(arguments["steps"], overlap=variant.endswith("overlap"), replay=replay, **common)
     return result | {"peak_megabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
 
 
@@ -138,9 +148,10 @@ def main(benchmark: Benchmark) -> None:
     print(f"JAX {jax.__version__}; medians of {benchmark.repeats}, environment steps per second (lowest to highest)")
     for workload in benchmark.workloads:
         steps = benchmark.steps * (2 if workload == "A4" else 1)
-        results: dict[tuple[str, int], list[dict]] = {variant: [] for variant in VARIANTS}
+        variants = VARIANTS + REVERB_VARIANTS * benchmark.reverb
+        results: dict[tuple[str, int], list[dict]] = {variant: [] for variant in variants}
         for _ in range(benchmark.repeats):
-            for variant, num_updates in VARIANTS:
+            for variant, num_updates in variants:
                 arguments = {"workload": workload, "variant": variant, "num_updates": num_updates, "steps": steps}
                 arguments["measure_from"] = benchmark.warm_up_steps
                 results[variant, num_updates].append(measure_alone(arguments))
@@ -154,10 +165,10 @@ def report(workload: str, results: dict[tuple[str, int], list[dict]]) -> None:
         ratio = medians[variant, num_updates] / medians["ideal", num_updates]
         peak = max(one["peak_megabytes"] for one in results[variant, num_updates])
         print(
-            f"{workload} K={num_updates} {variant:8} {medians[variant, num_updates]:8,.0f} "
+            f"{workload} K={num_updates} {variant:14} {medians[variant, num_updates]:8,.0f} "
             f"({min(values):,.0f} to {max(values):,.0f})  {ratio:.2f} x ideal, peak {peak:.0f} MB"
         )
-        if variant != "ideal":
+        if "split" in results[variant, num_updates][-1]:
             split = results[variant, num_updates][-1]["split"]
             shares = ", ".join(f"{name} {share:.0%}" for name, share in split.items())
             print(f"     time split: {shares}, rest {1 - sum(split.values()):.0%}")

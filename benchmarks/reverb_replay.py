@@ -76,6 +76,27 @@ def insert_rate(made: Any, observation: np.ndarray, inserts: int) -> float:
     return inserts / (time.perf_counter() - started)
 
 
+def bare_insert_rate(made: Any, inserts: int) -> float:
+    """Returns the rate of an empty loop around Reverb's writer."""
+    import reverb
+
+    num_bytes = made._link.layout.transition.itemsize
+    options = reverb.pybind.ConstantChunkerOptions(1, 1)
+    writer = reverb.pybind.Client(made.address).NewTrajectoryWriter(options, False)
+    data, in_flight = np.ones(num_bytes, np.uint8), 0
+    started = time.perf_counter()
+    for _ in range(inserts):
+        writer.CreateItem("replay", 1.0, [writer.Append([data])], [True])
+        in_flight += 1
+        if in_flight == 64:
+            writer.Flush(32, 60_000)
+            in_flight = 32
+    writer.Flush(0, 60_000)
+    rate = inserts / (time.perf_counter() - started)
+    writer.Close()
+    return rate
+
+
 def sample_rate(draw: Callable[[], object], batches: int, batch: int = BATCH) -> float:
     for _ in range(3):
         draw()
@@ -102,11 +123,11 @@ def other_ways(address: str) -> dict[str, Callable[[], object]]:
 
     client = reverb.Client(address)
 
-    def dataset(workers: int) -> Any:
+    def dataset(workers: int, max_samples: int = -1) -> Any:
         source = reverb.TrajectoryDataset.from_table_signature(
-            address, "replay", BATCH, num_workers_per_iterator=workers
+            address, "replay", BATCH // max(workers, 1), num_workers_per_iterator=workers, max_samples=max_samples
         )
-        return source.batch(BATCH).as_numpy_iterator()
+        return (source if max_samples < 0 else source.repeat()).batch(BATCH).as_numpy_iterator()
 
     def binding() -> list:
         sampler = client._client.NewSampler("replay", BATCH, BATCH)
@@ -117,7 +138,9 @@ def other_ways(address: str) -> dict[str, Callable[[], object]]:
         "Client.sample": lambda: list(client.sample("replay", BATCH, emit_timesteps=False)),
         "NewSampler per batch": binding,
         "TrajectoryDataset batched, 1 worker": dataset(1).__next__,
+        "TrajectoryDataset batched, 4 workers": dataset(4).__next__,
         "TrajectoryDataset batched, workers chosen by Reverb": dataset(-1).__next__,
+        "TrajectoryDataset anew for each batch": dataset(1, BATCH).__next__,
     }
 
 
@@ -127,6 +150,8 @@ def measure_floats(config: Benchmark, made: replay.ReverbReplay, where: str, row
     for _ in range(config.repeats):
         name = f"insert, {where}"
         note(name, max(rows.get(name, 0.0), insert_rate(made, observation, config.inserts)))
+        name = f"insert, {where}, Reverb's writer alone"
+        note(name, max(rows.get(name, 0.0), bare_insert_rate(made, config.inserts)))
         ways = other_ways(made.address) | {"NumPy gather": gather()}
         ways["dataset"] = made.dataset("replay", BATCH, timeout_seconds=60.0).__next__
         for way, draw in ways.items():
