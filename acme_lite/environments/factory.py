@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -64,25 +65,40 @@ def _make_gym(task: str, **kwargs: Any) -> Any:
 
     from acme_lite.environments import gymnasium_environments
 
+    # The adapter resets before the first step; that there was a reset is not checked at every one.
+    registered = dataclasses.replace(_registered(task), order_enforce=False)
     try:
         # Gymnasium's checker costs a call per step and looks at the first one only.
-        environment = gymnasium.make(_without_order_check(task), **{"disable_env_checker": True, **kwargs})
-    except gymnasium.error.UnregisteredEnv as error:
-        raise _unknown("gym", task, list(gymnasium.registry)) from error
+        environment = gymnasium.make(registered, **{"disable_env_checker": True, **kwargs})
     except gymnasium.error.DependencyNotInstalled as error:
+        if getattr(error.__cause__, "name", None) == "mujoco":
+            _runtime.import_extra("mujoco", _EXTRA, f"'gym:{task}'")  # fails again, and says what to install
         raise ImportError(f"'gym:{task}' needs more packages: {error}") from error
     return gymnasium_environments.GymnasiumEnvironment(environment)
 
 
-def _without_order_check(task: str) -> Any:
-    """Returns a registered environment's spec without the check at every step that there was a reset.
+def _registered(task: str) -> Any:
+    """Returns what Gymnasium has registered as `Name-v0` or `Name` (the latest version).
 
-    The adapter resets before the first step. Other tasks (`module:Name-v0`) are returned as they are.
+    Of `module:Name-v0` the module is imported before, which registers it.
     """
     import gymnasium
+    from gymnasium.envs import registration
 
-    registered = gymnasium.registry.get(task)
-    return task if registered is None else dataclasses.replace(registered, order_enforce=False)
+    module, _, name = task.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        namespace, plain_name, version = registration.parse_env_id(name)
+        if version is None:
+            version = registration.find_highest_version(namespace, plain_name)
+        return gymnasium.spec(registration.get_env_id(namespace, plain_name, version))
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):  # the module is there, and lacks another one
+            raise
+        raise _unknown("gym", task, list(gymnasium.registry)) from error
+    except gymnasium.error.Error as error:
+        raise _unknown("gym", task, list(gymnasium.registry)) from error
 
 
 def _make_dm_control(task: str, **kwargs: Any) -> Any:

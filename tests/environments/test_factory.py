@@ -182,6 +182,13 @@ def test_unknown_suites(name):
     [
         ("gym:CartPole-v7", "gym:CartPole-v0", "gymnasium"),
         ("gym:Pendulun", "gym:Pendulum-v1", "gymnasium"),
+        ("gym:Pendulum-v0", "gym:Pendulum-v1", "gymnasium"),
+        ("gym:Hopper-v1", "gym:Hopper-v", "gymnasium"),
+        ("gym:foo bar", "gym:", "gymnasium"),
+        ("gym:nope:Foo-v0", "gym:", "gymnasium"),
+        ("gym:tests.nope:CartPole-v1", "gym:CartPole-v1", "gymnasium"),
+        ("gym:json:CartPole-v7", "gym:CartPole-v", "gymnasium"),
+        ("gym:a:b:CartPole-v1", "gym:CartPole-v1", "gymnasium"),
         ("dm_control:cartpole:swing", "dm_control:cartpole:swingup", "dm_control"),
         ("dm_control:cartpole", "dm_control:cartpole:", "dm_control"),
         ("bsuite:catch/99", "bsuite:catch/9", "bsuite"),
@@ -203,6 +210,26 @@ def test_missing_packages_say_what_to_install(name, module, monkeypatch):
     monkeypatch.setattr(sys, "path_importer_cache", {})
     with pytest.raises(ImportError, match=rf"'{name}' needs the package '{module}': pip install '\.\[envs\]'"):
         environments.make(name)
+
+
+def test_gymnasium_without_mujoco_says_what_to_install(monkeypatch):
+    for loaded in [loaded for loaded in sys.modules if "mujoco" in loaded.split(".")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, "mujoco", None)  # makes its import fail
+    with pytest.raises(ImportError, match=r"'gym:HalfCheetah-v5' needs the package 'mujoco': pip install '\.\[envs\]'"):
+        environments.make("gym:HalfCheetah-v5")
+
+
+def test_a_module_that_lacks_another_one_says_so(tmp_path, monkeypatch):
+    (tmp_path / "registers_tasks.py").write_text("import no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        environments.make("gym:registers_tasks:Foo-v0")
+
+
+def test_gymnasium_tasks_may_have_no_version_and_a_module():
+    for name in ("gym:CartPole", "gym:gymnasium:CartPole-v1"):
+        assert environments.make(name).environment.spec.id == "CartPole-v1"
 
 
 def test_make_vector_needs_a_member():
