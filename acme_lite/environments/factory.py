@@ -12,7 +12,7 @@ from typing import Any
 import dm_env
 
 from acme_lite import _runtime
-from acme_lite.environments import adapters, sync_vector, vector, wrappers
+from acme_lite.environments import adapters, seeding, sync_vector, vector, wrappers
 
 _EXTRA = "envs"
 _MAX_LISTED = 10
@@ -23,7 +23,7 @@ def make(name: str, *, seed: int = 0, **kwargs: Any) -> dm_env.Environment:
 
     Args:
         name: `gym:CartPole-v1` (any id of Gymnasium), `dm_control:cartpole:swingup`, `bsuite:catch/0` or `atari:Pong`.
-        seed: in [0, 2^32).
+        seed: in [0, 2^32); decides what a task of `dm_control` draws when it is built, too.
         **kwargs: for `gym` those of `gymnasium.make`, for `dm_control` those of `suite.load`, none for `bsuite`. For
             `atari`: `sticky_actions` (True: each frame repeats the last action with probability 0.25),
             `clip_rewards` (False; to [-1, 1]), `num_frames` (4, stacked), and those of Gymnasium's
@@ -36,6 +36,9 @@ def make(name: str, *, seed: int = 0, **kwargs: Any) -> dm_env.Environment:
     suite, _, task = name.partition(":")
     if suite not in _SUITES or not task:
         raise ValueError(f"name must be '<suite>:<task>' with a suite out of {sorted(_SUITES)}, got {name!r}.")
+    if suite == "dm_control":
+        # Some tasks draw their physics when they are built, which `reseed` comes too late for.
+        kwargs["task_kwargs"] = {"random": seeding.check_seed(seed, 32), **(kwargs.get("task_kwargs") or {})}
     environment = _SUITES[suite](task, **kwargs)
     environment.name = task
     environment.reseed(seed)
@@ -57,7 +60,9 @@ def make_vector(name: str, num_envs: int, seed: int = 0, **kwargs: Any) -> vecto
     """
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
-    return sync_vector.SyncVectorEnvironment([make(name, **kwargs) for _ in range(num_envs)], seed=seed)
+    seeding.check_seed(seed, 63)
+    members = [make(name, seed=seeding.episode_seed(seed, member, 0), **kwargs) for member in range(num_envs)]
+    return sync_vector.SyncVectorEnvironment(members, seed=seed)
 
 
 def _make_gym(task: str, **kwargs: Any) -> Any:

@@ -112,6 +112,19 @@ def test_dm_control_environment_needs_a_generator():
         environments.DMControlEnvironment(environments.make("gym:CartPole-v1"))
 
 
+def test_the_seed_decides_the_physics_that_dm_control_draws_when_it_builds_a_task():
+    pytest.importorskip("dm_control")
+    name = "dm_control:lqr:lqr_2_1"
+    stiffness = [environments.make(name, seed=seed).physics.model.jnt_stiffness.tolist() for seed in (3, 3, 4)]
+    assert stiffness[0] == stiffness[1] != stiffness[2]
+    vectors = [environments.make_vector(name, 2, seed=seed) for seed in (3, 3, 4)]
+    members = [[member.physics.model.jnt_stiffness.tolist() for member in vector.environments] for vector in vectors]
+    assert members[0] == members[1] and members[0][0] != members[0][1]
+    assert not any(stiffness in members[0] for stiffness in members[2])
+    given = environments.make(name, seed=4, task_kwargs={"random": 3}).physics.model.jnt_stiffness.tolist()
+    assert given == stiffness[0]
+
+
 def test_bsuite_noise_is_reseeded_apart_from_the_environment():
     pytest.importorskip("bsuite")
     environment = environments.make("bsuite:catch_noise/0", seed=1)
@@ -235,6 +248,8 @@ def test_gymnasium_tasks_may_have_no_version_and_a_module():
 def test_make_vector_needs_a_member():
     with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
         environments.make_vector("gym:CartPole-v1", 0)
+    with pytest.raises(ValueError, match=r"seed must be an integer in .*, got -1"):
+        environments.make_vector("gym:CartPole-v1", 1, seed=-1)
 
 
 def test_import_is_light():
