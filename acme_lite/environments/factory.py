@@ -21,6 +21,8 @@ _MAX_LISTED = 10
 def make(name: str, *, seed: int = 0, **kwargs: Any) -> dm_env.Environment:
     """Returns an environment in single precision, reseeded; it has `reseed(seed)`, and its task as `name`.
 
+    Its `settings`, a part of what a run follows from, are the whole name and the other arguments.
+
     Args:
         name: `gym:CartPole-v1` (any id of Gymnasium), `dm_control:cartpole:swingup`, `bsuite:catch/0` or `atari:Pong`.
         seed: in [0, 2^32); decides what a task of `dm_control` draws when it is built, too.
@@ -36,11 +38,12 @@ def make(name: str, *, seed: int = 0, **kwargs: Any) -> dm_env.Environment:
     suite, _, task = name.partition(":")
     if suite not in _SUITES or not task:
         raise ValueError(f"name must be '<suite>:<task>' with a suite out of {sorted(_SUITES)}, got {name!r}.")
+    settings = {"name": name, **kwargs}
     if suite == "dm_control":
         # Some tasks draw their physics when they are built, which `reseed` comes too late for.
         kwargs["task_kwargs"] = {"random": seeding.check_seed(seed, 32), **(kwargs.get("task_kwargs") or {})}
     environment = _SUITES[suite](task, **kwargs)
-    environment.name = task
+    environment.name, environment.settings = task, settings
     environment.reseed(seed)
     return environment
 
