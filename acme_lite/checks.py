@@ -42,6 +42,14 @@ def at_least(config: Any, least: int, *names: str) -> None:
     )
 
 
+def seeds(config: Any, *names: str) -> None:
+    """Checks that fields are whole numbers in [0, 2^32): JAX would take greater ones for others of these."""
+    for name in names:
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or not 0 <= value < 2**32:
+            raise ValueError(f"{type(config).__name__}.{name} must be a whole number in [0, 2**32), got {value!r}.")
+
+
 def one_of(config: Any, allowed: tuple[Any, ...], *names: str) -> None:
     """Checks that fields are one of the allowed values."""
     for name in names:

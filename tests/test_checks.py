@@ -45,6 +45,13 @@ def test_at_least_takes_whole_numbers_alone(value):
         checks.at_least(Config(value), 1, "field")
 
 
+@pytest.mark.parametrize("value", [-1, 2**32, 10**400, 1.0, True, None, (1, 2), "1"])
+def test_seeds_have_32_bits(value):
+    checks.seeds(Config(0, np.int64(2**32 - 1)), "field", "other")
+    with pytest.raises(ValueError, match=r"Config.field must be a whole number in \[0, 2\*\*32\), got "):
+        checks.seeds(Config(value), "field")
+
+
 @pytest.mark.parametrize("value", [-0.1, 1.5, math.nan, None])
 def test_in_range_refuses_what_lies_outside(value):
     checks.in_range(Config((0, 1)), 0, 1, "field")

@@ -9,7 +9,7 @@ import numpy as np
 
 from acme_lite import types
 from acme_lite.adders import signatures, streams
-from acme_lite.replay import interface
+from acme_lite.replay import interface, tables
 
 
 class EpisodeAdder:
@@ -19,7 +19,7 @@ class EpisodeAdder:
     it would give items that begin in its middle. New items have priority 1.
     """
 
-    def __init__(self, writer: interface.Writer, *, max_length: int, table: str = "replay"):
+    def __init__(self, writer: interface.Writer, *, max_length: int, table: str = tables.DEFAULT_TABLE):
         """Makes an adder.
 
         Args:

@@ -12,7 +12,7 @@ import numpy as np
 
 from acme_lite import types
 from acme_lite.adders import signatures, streams
-from acme_lite.replay import interface
+from acme_lite.replay import interface, tables
 
 
 class EndOfEpisode(enum.Enum):
@@ -55,7 +55,7 @@ class SequenceAdder:
         period: int,
         end_of_episode: EndOfEpisode = EndOfEpisode.ZERO_PAD,
         min_length: int = 2,
-        table: str = "replay",
+        table: str = tables.DEFAULT_TABLE,
         start_extras: Sequence[str] = (),
     ):
         """Makes an adder.

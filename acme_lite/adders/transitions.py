@@ -10,7 +10,7 @@ import numpy as np
 
 from acme_lite import types
 from acme_lite.adders import signatures, streams
-from acme_lite.replay import interface
+from acme_lite.replay import interface, tables
 
 
 class NStepTransitionAdder:
@@ -27,7 +27,7 @@ class NStepTransitionAdder:
     another episode. New items have priority 1.
     """
 
-    def __init__(self, writer: interface.Writer, *, n_step: int, discount: float, table: str = "replay"):
+    def __init__(self, writer: interface.Writer, *, n_step: int, discount: float, table: str = tables.DEFAULT_TABLE):
         """Makes an adder.
 
         Args:

@@ -14,8 +14,6 @@ import jax
 
 from acme_lite import acting, adders, checks, core, counting, learning, loggers, replay, specs, types
 
-_TABLE = "replay"
-
 
 class CoreBuilder(abc.ABC):
     """Makes the learner and the actor of an agent whose algorithm is a `LearnerCore`, out of what `make_core` returns.
@@ -108,6 +106,11 @@ class ReplayBuilder(CoreBuilder):
         """Exponent of the priorities; 0, as here, samples uniformly."""
         return 0.0
 
+    @property
+    def table_name(self) -> str:
+        """Name of the table, for whoever writes to it and draws from it."""
+        return replay.DEFAULT_TABLE
+
     def make_table(self, signature: replay.Signature, items: replay.Transitions | replay.Sequences) -> replay.Table:
         """Returns the table of these items."""
         config = self.config
@@ -117,13 +120,13 @@ class ReplayBuilder(CoreBuilder):
             items_per_call=config.batch_size * config.num_steps_per_call,
         )
         sampler = replay.Prioritized(self.priority_exponent) if self.priority_exponent else replay.Uniform()
-        return replay.Table(_TABLE, config.max_replay_size, signature, items, sampler, limiter)
+        return replay.Table(self.table_name, config.max_replay_size, signature, items, sampler, limiter)
 
     def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
         """Returns the batches of the table, as many at once as one compiled call takes."""
         config = self.config
         num_batches = None if config.num_steps_per_call == 1 else config.num_steps_per_call
-        return replay.dataset(_TABLE, config.batch_size, num_batches=num_batches, seed=seed)
+        return replay.dataset(self.table_name, config.batch_size, num_batches=num_batches, seed=seed)
 
 
 def check_replay(config: ReplayConfig) -> None:
@@ -161,7 +164,10 @@ class TransitionBuilder(ReplayBuilder):
     def make_adder(
         self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
     ) -> adders.Adder:
-        return adders.NStepTransitionAdder(writer, n_step=self.config.n_step, discount=self.config.discount)
+        config = self.config
+        return adders.NStepTransitionAdder(
+            writer, n_step=config.n_step, discount=config.discount, table=self.table_name
+        )
 
 
 def check_transitions(config: TransitionConfig) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import importlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import dm_env
 
 from acme_lite import _runtime
-from acme_lite.environments import adapters, sync_vector, vector, wrappers
+from acme_lite.environments import adapters, seeding, sync_vector, vector, wrappers
 
 _EXTRA = "envs"
 _MAX_LISTED = 10
@@ -20,9 +21,11 @@ _MAX_LISTED = 10
 def make(name: str, *, seed: int = 0, **kwargs: Any) -> dm_env.Environment:
     """Returns an environment in single precision, reseeded; it has `reseed(seed)`, and its task as `name`.
 
+    Its `settings`, a part of what a run follows from, are the whole name and the other arguments.
+
     Args:
         name: `gym:CartPole-v1` (any id of Gymnasium), `dm_control:cartpole:swingup`, `bsuite:catch/0` or `atari:Pong`.
-        seed: in [0, 2^32).
+        seed: in [0, 2^32); decides what a task of `dm_control` draws when it is built, too.
         **kwargs: for `gym` those of `gymnasium.make`, for `dm_control` those of `suite.load`, none for `bsuite`. For
             `atari`: `sticky_actions` (True: each frame repeats the last action with probability 0.25),
             `clip_rewards` (False; to [-1, 1]), `num_frames` (4, stacked), and those of Gymnasium's
@@ -35,8 +38,12 @@ def make(name: str, *, seed: int = 0, **kwargs: Any) -> dm_env.Environment:
     suite, _, task = name.partition(":")
     if suite not in _SUITES or not task:
         raise ValueError(f"name must be '<suite>:<task>' with a suite out of {sorted(_SUITES)}, got {name!r}.")
+    settings = {"name": name, **kwargs}
+    if suite == "dm_control":
+        # Some tasks draw their physics when they are built, which `reseed` comes too late for.
+        kwargs["task_kwargs"] = {"random": seeding.check_seed(seed, 32), **(kwargs.get("task_kwargs") or {})}
     environment = _SUITES[suite](task, **kwargs)
-    environment.name = task
+    environment.name, environment.settings = task, settings
     environment.reseed(seed)
     return environment
 
@@ -56,7 +63,9 @@ def make_vector(name: str, num_envs: int, seed: int = 0, **kwargs: Any) -> vecto
     """
     if num_envs < 1:
         raise ValueError(f"num_envs must be at least 1, got {num_envs}.")
-    return sync_vector.SyncVectorEnvironment([make(name, **kwargs) for _ in range(num_envs)], seed=seed)
+    seeding.check_seed(seed, 63)
+    members = [make(name, seed=seeding.episode_seed(seed, member, 0), **kwargs) for member in range(num_envs)]
+    return sync_vector.SyncVectorEnvironment(members, seed=seed)
 
 
 def _make_gym(task: str, **kwargs: Any) -> Any:
@@ -64,25 +73,40 @@ def _make_gym(task: str, **kwargs: Any) -> Any:
 
     from acme_lite.environments import gymnasium_environments
 
+    # The adapter resets before the first step; that there was a reset is not checked at every one.
+    registered = dataclasses.replace(_registered(task), order_enforce=False)
     try:
         # Gymnasium's checker costs a call per step and looks at the first one only.
-        environment = gymnasium.make(_without_order_check(task), **{"disable_env_checker": True, **kwargs})
-    except gymnasium.error.UnregisteredEnv as error:
-        raise _unknown("gym", task, list(gymnasium.registry)) from error
+        environment = gymnasium.make(registered, **{"disable_env_checker": True, **kwargs})
     except gymnasium.error.DependencyNotInstalled as error:
+        if getattr(error.__cause__, "name", None) == "mujoco":
+            _runtime.import_extra("mujoco", _EXTRA, f"'gym:{task}'")  # fails again, and says what to install
         raise ImportError(f"'gym:{task}' needs more packages: {error}") from error
     return gymnasium_environments.GymnasiumEnvironment(environment)
 
 
-def _without_order_check(task: str) -> Any:
-    """Returns a registered environment's spec without the check at every step that there was a reset.
+def _registered(task: str) -> Any:
+    """Returns what Gymnasium has registered as `Name-v0` or `Name` (the latest version).
 
-    The adapter resets before the first step. Other tasks (`module:Name-v0`) are returned as they are.
+    Of `module:Name-v0` the module is imported before, which registers it.
     """
     import gymnasium
+    from gymnasium.envs import registration
 
-    registered = gymnasium.registry.get(task)
-    return task if registered is None else dataclasses.replace(registered, order_enforce=False)
+    module, _, name = task.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        namespace, plain_name, version = registration.parse_env_id(name)
+        if version is None:
+            version = registration.find_highest_version(namespace, plain_name)
+        return gymnasium.spec(registration.get_env_id(namespace, plain_name, version))
+    except ModuleNotFoundError as error:
+        if not f"{module}.".startswith(f"{error.name}."):  # the module is there, and lacks another one
+            raise
+        raise _unknown("gym", task, list(gymnasium.registry)) from error
+    except gymnasium.error.Error as error:
+        raise _unknown("gym", task, list(gymnasium.registry)) from error
 
 
 def _make_dm_control(task: str, **kwargs: Any) -> Any:

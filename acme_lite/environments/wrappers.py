@@ -25,6 +25,7 @@ class Wrapper(dm_env.Environment):
     Attributes:
         environment: the wrapped environment.
         specs: the specs of this environment.
+        settings: name -> value, what tells it from others of its class; a part of what a run follows from.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class Wrapper(dm_env.Environment):
     ):
         """Stores the environment and the specs that differ from its own (None: they do not)."""
         self.environment = environment
+        self.settings: dict[str, Any] = {}
         self.specs = specs.EnvironmentSpec(
             observation=environment.observation_spec() if observation_spec is None else observation_spec,
             action=environment.action_spec() if action_spec is None else action_spec,
@@ -110,6 +112,7 @@ class CanonicalActions(Wrapper):
         self._inner_spec = environment.action_spec()
         self._clip = clip
         super().__init__(environment, action_spec=jax.tree.map(_canonical_spec, self._inner_spec))
+        self.settings = {"clip": clip}
 
     def reset(self) -> dm_env.TimeStep:
         return self.environment.reset()
@@ -133,6 +136,7 @@ class ActionRepeat(Wrapper):
     def __init__(self, environment: dm_env.Environment, num_repeats: int):
         super().__init__(environment)
         self._num_repeats = _positive("ActionRepeat.num_repeats", num_repeats)
+        self.settings = {"num_repeats": num_repeats}
         if num_repeats > 1 and any(
             isinstance(leaf, specs.FrameStack) for leaf in jax.tree.leaves(self.observation_spec())
         ):
@@ -168,6 +172,7 @@ class FrameStack(Wrapper):
         self._num_frames = _positive("FrameStack.num_frames", num_frames)
         spec = jax.tree.map(lambda leaf: _stacked_spec(leaf, num_frames), environment.observation_spec())
         super().__init__(environment, observation_spec=spec)
+        self.settings = {"num_frames": num_frames}
         self._stacks: types.ArrayTree = None
 
     def reset(self) -> dm_env.TimeStep:
@@ -195,6 +200,7 @@ class StepLimit(Wrapper):
     def __init__(self, environment: dm_env.Environment, max_steps: int):
         super().__init__(environment)
         self._max_steps = _positive("StepLimit.max_steps", max_steps)
+        self.settings = {"max_steps": max_steps}
         self._num_steps = 0
 
     def reset(self) -> dm_env.TimeStep:
@@ -260,6 +266,7 @@ class ConcatenateObservations(Wrapper):
                 "observation",
             ),
         )
+        self.settings = {"names": names}
 
     def reset(self) -> dm_env.TimeStep:
         return self._concatenate(self.environment.reset())

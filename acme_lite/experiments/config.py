@@ -56,7 +56,7 @@ class ExperimentConfig:
         environment_factory: `(seed) -> dm_env.Environment`, one environment; the library puts several together.
         num_envs: members that the actor acts in at once.
         max_num_actor_steps: environment steps of the run; with N members it may end up to N - 1 later.
-        seed: from which all randomness of the run derives.
+        seed: from which all randomness of the run derives, in [0, 2^32).
         network_factory: `(spec) -> networks`; the builder's own unless given.
         evaluation: when to evaluate; None never does.
         checkpointing: when to write what a run that is started again goes on from; None never does.
@@ -80,7 +80,7 @@ class ExperimentConfig:
 
     def __post_init__(self):
         checks.at_least(self, 1, "num_envs", "max_num_actor_steps")
-        checks.at_least(self, 0, "seed")
+        checks.seeds(self, "seed")
         for name in ("environment_factory", "network_factory", "logger_factory"):
             value = getattr(self, name)
             if not (callable(value) or (value is None and name != "environment_factory")):

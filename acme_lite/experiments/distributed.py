@@ -50,11 +50,11 @@ _TIME_SPLIT_SECONDS = 5.0
 
 @dataclasses.dataclass(frozen=True)
 class _Program:
-    """What every node gets: the experiment, its environments' spec, and how many actors there are."""
+    """What every node gets: the experiment, its environments' spec and description, and how many actors there are."""
 
     experiment: config.ExperimentConfig
     spec: specs.EnvironmentSpec
-    environment_name: str
+    environment: dict[str, Any]
     num_actors: int
     variable_update_period_seconds: float
     watchdog_seconds: float
@@ -113,12 +113,12 @@ def make_distributed_experiment(
         raise ValueError(f"variable_update_period_seconds must be at least 0, got {variable_update_period_seconds}.")
     environment = parts.make_environment(experiment, 1, experiment.seed)
     try:
-        spec, name = specs.make_environment_spec(environment), environment.name
+        spec, described = specs.make_environment_spec(environment), identity.describe_environment(environment)
     finally:
         environment.close()
-    program = _Program(experiment, spec, name, num_actors, variable_update_period_seconds, _WATCHDOG_SECONDS)
+    program = _Program(experiment, spec, described, num_actors, variable_update_period_seconds, _WATCHDOG_SECONDS)
     program.plan()  # an agent that cannot act there fails here, and not in five processes
-    made = lp.Program(f"{identity.agent_name(experiment)}-{name.replace('/', '-')}")
+    made = lp.Program(f"{identity.agent_name(experiment)}-{described['name'].replace('/', '-')}")
     with made.group("counter"):
         counter = made.add_node(launching.CallNode(Coordinator, experiment.max_num_actor_steps))
     reverb_address = lp.Address("reverb")
@@ -406,9 +406,7 @@ class _Learner:
 
     def run(self) -> None:
         experiment, program = self._experiment, self._program
-        description = identity.describe(
-            experiment, program.environment_name, replay="reverb", num_actors=program.num_actors
-        )
+        description = identity.describe(experiment, program.environment, replay="reverb", num_actors=program.num_actors)
         with contextlib.ExitStack() as stack:
             directory = self._open_directory(description)
             stack.callback(directory.close)
@@ -446,7 +444,7 @@ class _Learner:
         under_way = self._coordinator.directory()
         if under_way:
             return run_directory.open_run_directory(under_way, description, can_resume=lambda path: True)
-        return identity.open_directory(self._experiment, self._program.environment_name, description)
+        return identity.open_directory(self._experiment, description)
 
     def _learn(self, dataset: replay.Dataset, schedule: checkpoints.Schedule | None) -> None:
         """Learns until all steps are made and samples have caught up, or the program stops."""
@@ -521,7 +519,7 @@ class _Learner:
             seconds={"total": time.perf_counter() - self._start},
         )
         training = sorted(state["training"])
-        title = f"{identity.agent_name(self._experiment)} {self._program.environment_name}"
+        title = f"{identity.agent_name(self._experiment)} {self._program.environment['name']}"
         curve = outputs.write_curve(
             result,
             ([steps for steps, _ in training], [value for _, value in training]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from acme_lite import environments, specs
 from acme_lite.experiments import checkpoints, config, run_directory
 
 
@@ -13,11 +14,40 @@ def agent_name(experiment: config.ExperimentConfig) -> str:
     return type(experiment.builder).__name__.removesuffix("Builder").lower()
 
 
-def describe(experiment: config.ExperimentConfig, environment_name: str, **topology: Any) -> dict[str, Any]:
-    """Returns everything that a run follows from; `topology` says where its parts are."""
+def describe_environment(environment: environments.SyncVectorEnvironment) -> dict[str, Any]:
+    """Returns what tells one member from other environments: its name, layers (outermost first) and specs."""
+    layers: list[dict[str, Any]] = []
+    layer: Any = environment.environments[0]
+    while layer is not None:
+        # Only a layer's own fields: its unknown attributes may be those of the environment that it wraps.
+        fields = getattr(layer, "__dict__", {})
+        layers.append({"class": type(layer), "settings": fields.get("settings", {})})
+        layer = fields.get("environment", fields.get("env"))  # Gymnasium's word is `env`
+    spec = specs.tree_map_specs(_describe_spec, specs.make_environment_spec(environment))
+    return run_directory.describe({"name": environment.name, "layers": layers, "specs": spec._asdict()})
+
+
+def _describe_spec(spec: specs.Array) -> dict[str, Any]:
+    described = {"class": type(spec), "shape": spec.shape, "dtype": spec.dtype}
+    if isinstance(spec, specs.BoundedArray):
+        for name, bound in (("minimum", spec.minimum), ("maximum", spec.maximum)):
+            # Images have the same bound everywhere.
+            described[name] = bound.flat[0] if bound.size and (bound == bound.flat[0]).all() else bound
+    return described
+
+
+def describe(experiment: config.ExperimentConfig, environment: dict[str, Any], **topology: Any) -> dict[str, Any]:
+    """Returns everything that a run follows from.
+
+    Args:
+        experiment: what is run.
+        environment: what `describe_environment` returned for it.
+        **topology: where the parts of the run are.
+    """
     return {
         "agent": experiment.builder,
-        "environment": environment_name,
+        "environment_factory": experiment.environment_factory,
+        "environment": environment,
         "num_envs": experiment.num_envs,
         "max_num_actor_steps": experiment.max_num_actor_steps,
         "seed": experiment.seed,
@@ -27,12 +57,10 @@ def describe(experiment: config.ExperimentConfig, environment_name: str, **topol
     }
 
 
-def open_directory(
-    experiment: config.ExperimentConfig, environment_name: str, description: dict[str, Any]
-) -> run_directory.RunDirectory:
-    """Opens the run's directory, see `run_directory.open_run_directory`."""
+def open_directory(experiment: config.ExperimentConfig, description: dict[str, Any]) -> run_directory.RunDirectory:
+    """Opens the directory of the run that is described so, see `run_directory.open_run_directory`."""
     can_resume = functools.partial(checkpoints.can_resume, experiment.checkpointing)
     if experiment.directory is not None:
         return run_directory.open_run_directory(experiment.directory, description, can_resume=can_resume)
-    names = (agent_name(experiment), environment_name, f"seed{experiment.seed}")
+    names = (agent_name(experiment), description["environment"]["name"], f"seed{experiment.seed}")
     return run_directory.make_run_directory("runs", names, description, can_resume=can_resume)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,10 @@ from acme_lite import acting, specs, types
 
 _POLICY_FILE = "policy.bin"
 _VARIABLES_FILE = "variables.npz"
+_MISSING_FILE = "policy_missing.txt"
 _PLATFORMS = ("cpu", "cuda", "tpu")
+
+_logger = logging.getLogger(__name__)
 
 
 def save_variables(directory: pathlib.Path, variables: dict[str, types.ArrayTree]) -> pathlib.Path:
@@ -30,8 +34,11 @@ def save_variables(directory: pathlib.Path, variables: dict[str, types.ArrayTree
 
 def save_policy(
     directory: pathlib.Path, policy: acting.ActorCore, params: types.Params, spec: specs.EnvironmentSpec
-) -> pathlib.Path:
-    """Exports a policy, with its parameters, as a file that runs without Haiku or the agent's code.
+) -> pathlib.Path | None:
+    """Exports a policy, with its parameters, as a file that runs without Haiku or the agent's code; returns its path.
+
+    Of a policy that cannot be exported, such as one that calls Python, a warning says why and another file keeps it:
+    that must not cost the run its result. It returns None then.
 
     Args:
         directory: where the file is written.
@@ -45,26 +52,49 @@ def save_policy(
     batched_state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), state)
     leaves, structure = jax.tree.flatten(params)
     state_structure = jax.tree.structure(state)
+    key = jax.random.key(0)  # of the kind that all keys of the run have
+    impl, key_data = jax.random.key_impl(key), jax.random.key_data(key)
 
     def select_action(leaves, observation, state_leaves, key_data):
         params = jax.tree.unflatten(structure, leaves)
         state = jax.tree.unflatten(state_structure, state_leaves)
-        key = jax.random.wrap_key_data(key_data)
+        key = jax.random.wrap_key_data(key_data, impl=impl)
         action, _, state = policy.select_action(params, observation, state, key)
         return action, jax.tree.leaves(state)
 
-    exported = jax.export.export(jax.jit(select_action), platforms=_PLATFORMS)(
-        [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, leaves)],
-        observation,
-        jax.tree.leaves(batched_state),
-        jax.ShapeDtypeStruct((2,), jnp.uint32),
-    )
-    path = directory / _POLICY_FILE
+    path, missing = directory / _POLICY_FILE, directory / _MISSING_FILE
+    try:
+        function = _export(
+            select_action,
+            [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, leaves)],
+            observation,
+            jax.tree.leaves(batched_state),
+            jax.ShapeDtypeStruct(key_data.shape, key_data.dtype),
+        )
+    except Exception as error:
+        reason = f"the policy could not be exported ({error}); its parameters are in {_VARIABLES_FILE}."
+        _logger.warning("%s is not written: %s", path, reason)
+        missing.write_text(reason, encoding="utf-8")
+        path.unlink(missing_ok=True)
+        return None
     arrays = {f"params_{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
     arrays |= {f"state_{index}": np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(policy.init()))}
     with path.open("wb") as file:
-        np.savez(file, function=np.frombuffer(exported.serialize(), np.uint8), **arrays)
+        np.savez(file, function=np.frombuffer(function, np.uint8), **arrays)
+    missing.unlink(missing_ok=True)
     return path
+
+
+def _export(function: Callable[..., Any], *arguments: Any) -> bytearray:
+    """Returns a function for arguments of these shapes, serialised for all platforms, or for this one if that fails."""
+    jitted = jax.jit(function)
+    try:
+        return jax.export.export(jitted, platforms=_PLATFORMS)(*arguments).serialize()
+    except Exception as error:
+        here = jax.export.default_export_platform()
+        exported = jax.export.export(jitted, platforms=(here,))(*arguments).serialize()
+        _logger.warning("The exported policy runs on %s alone: %s", here, error)
+        return exported
 
 
 class Policy:
@@ -73,8 +103,9 @@ class Policy:
     It carries its recurrent state, if any, from call to call; `reset` starts an episode.
     """
 
-    def __init__(self, function: Callable[..., Any], params: list[Any], initial_state: list[Any], seed: int):
-        self._function = jax.jit(function)
+    def __init__(self, exported: jax.export.Exported, params: list[Any], initial_state: list[Any], seed: int):
+        self._function = jax.jit(exported.call)
+        self._key_shape = exported.in_avals[-1].shape
         self._params = params
         self._initial_state = [leaf[None] for leaf in initial_state]
         self._keys = np.random.default_rng(seed)
@@ -86,7 +117,7 @@ class Policy:
 
     def __call__(self, observation: types.ArrayTree) -> types.ArrayTree:
         """Returns the action for one observation (no batch axis), with the leaves of the action spec."""
-        key = self._keys.integers(2**32, size=2, dtype=np.uint32)
+        key = self._keys.integers(2**32, size=self._key_shape, dtype=np.uint32)
         batched = jax.tree.map(lambda leaf: np.asarray(leaf)[None], observation)
         action, self._state = self._function(self._params, batched, self._state, key)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[0], action)
@@ -100,14 +131,16 @@ def load_policy(directory: str | pathlib.Path, *, seed: int = 0) -> Policy:
         seed: for a policy that draws random actions.
 
     Raises:
-        FileNotFoundError: the directory holds no policy; says what to look for.
+        FileNotFoundError: the directory holds no policy; says why.
     """
     path = pathlib.Path(directory) / _POLICY_FILE
     if not path.is_file():
-        raise FileNotFoundError(f"{path.parent} holds no {_POLICY_FILE}: a run writes it when it ends.")
+        missing = path.with_name(_MISSING_FILE)
+        why = missing.read_text(encoding="utf-8") if missing.is_file() else "a run writes it when it ends."
+        raise FileNotFoundError(f"{path.parent} holds no {_POLICY_FILE}: {why}")
     with np.load(path) as archive:
         arrays = dict(archive)
     exported = jax.export.deserialize(bytearray(arrays.pop("function").tobytes()))
     params = [arrays[f"params_{index}"] for index in range(sum(name.startswith("params_") for name in arrays))]
     state = [arrays[f"state_{index}"] for index in range(sum(name.startswith("state_") for name in arrays))]
-    return Policy(exported.call, params, state, seed)
+    return Policy(exported, params, state, seed)

@@ -56,8 +56,8 @@ def run_experiment(
         # Before the directory: an agent that cannot act in this environment must not claim it.
         plan = parts_lib.make_plan(experiment, spec)
         name = environment.name
-        description = identity.describe(experiment, name, replay=replay)
-        directory = identity.open_directory(experiment, name, description)
+        description = identity.describe(experiment, identity.describe_environment(environment), replay=replay)
+        directory = identity.open_directory(experiment, description)
         stack.callback(directory.close)
         logs = outputs.Logs(experiment.logger_factory or loggers.make_logger_factory(directory.path))
         stack.callback(logs.close)

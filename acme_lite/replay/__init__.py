@@ -9,12 +9,23 @@ from acme_lite.replay.datasets import mix_datasets, zip_datasets
 from acme_lite.replay.interface import Dataset, Replay, ReplayInfo, Sample, SampleInfo, TableInfo, Writer
 from acme_lite.replay.local import LocalReplay
 from acme_lite.replay.rate_limiters import MinSize, Queue, SampleToInsertRatio
-from acme_lite.replay.tables import Fifo, Lifo, Prioritized, Sequences, Signature, Table, Transitions, Uniform
+from acme_lite.replay.tables import (
+    DEFAULT_TABLE,
+    Fifo,
+    Lifo,
+    Prioritized,
+    Sequences,
+    Signature,
+    Table,
+    Transitions,
+    Uniform,
+)
 
 if TYPE_CHECKING:
     from acme_lite.replay.reverb_replay import ReverbReplay
 
 __all__ = [
+    "DEFAULT_TABLE",
     "Dataset",
     "Fifo",
     "Lifo",

@@ -12,6 +12,9 @@ import numpy as np
 from acme_lite import types
 from acme_lite.replay import rate_limiters
 
+DEFAULT_TABLE = "replay"
+"""Name of an agent's table where it needs no other; that adders write to unless they are told another one."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Uniform:

@@ -14,6 +14,7 @@ from acme_lite import (
     _runtime,
     acting,
     core,
+    counting,
     environment_loop,
     environments,
     experiments,
@@ -625,6 +626,40 @@ def test_continuous_actions_are_refused_with_advice():
 def test_bad_settings_are_named_with_what_is_allowed(field, value, allowed):
     with pytest.raises(ValueError, match=rf"R2D2Config\.{field} must be {allowed}, got "):
         r2d2.R2D2Config(**{field: value})
+
+
+class RenamedBuilder(r2d2.R2D2Builder):
+    table_name = "traces"
+
+
+def test_a_table_of_another_name_is_written_drawn_from_and_given_priorities():
+    config = r2d2.R2D2Config(
+        trace_length=4, period=2, hidden_sizes=(8,), core_size=4, batch_size=8, min_replay_size=8, overlap=False
+    )
+    builder = RenamedBuilder(config)
+    agent = testing.make_agent(builder, testing.MemoryEnvironment)
+    made = replay.LocalReplay(agent.tables)
+    adder = builder.make_adder(made.writer(1), agent.spec, agent.extras_spec)
+    policy = builder.make_policy(agent.networks, agent.spec)
+    actor = agent.make_actor(policy, adder=adder, num_envs=1)
+    loop = environment_loop.EnvironmentLoop(agent.make_vector_environment(1), actor)
+    dataset = builder.make_dataset(made, seed=0)
+    while not dataset.ready():
+        loop.step()
+    sample = next(dataset)
+    assert len(set(sample.info.probabilities)) == 1
+    learner = builder.make_learner(
+        agent.networks,
+        agent.spec,
+        dataset,
+        key=jax.random.key(0),
+        counter=counting.Counter(),
+        logger=loggers.InMemoryLogger(),
+    )
+    learner.step()
+    learner.close()
+    assert len(set(next(dataset).info.probabilities)) > 1
+    assert list(made.info().tables) == ["traces"]
 
 
 def test_a_loss_of_ones_own_takes_the_place_of_the_usual_one():

@@ -112,6 +112,19 @@ def test_dm_control_environment_needs_a_generator():
         environments.DMControlEnvironment(environments.make("gym:CartPole-v1"))
 
 
+def test_the_seed_decides_the_physics_that_dm_control_draws_when_it_builds_a_task():
+    pytest.importorskip("dm_control")
+    name = "dm_control:lqr:lqr_2_1"
+    stiffness = [environments.make(name, seed=seed).physics.model.jnt_stiffness.tolist() for seed in (3, 3, 4)]
+    assert stiffness[0] == stiffness[1] != stiffness[2]
+    vectors = [environments.make_vector(name, 2, seed=seed) for seed in (3, 3, 4)]
+    members = [[member.physics.model.jnt_stiffness.tolist() for member in vector.environments] for vector in vectors]
+    assert members[0] == members[1] and members[0][0] != members[0][1]
+    assert not any(stiffness in members[0] for stiffness in members[2])
+    given = environments.make(name, seed=4, task_kwargs={"random": 3}).physics.model.jnt_stiffness.tolist()
+    assert given == stiffness[0]
+
+
 def test_bsuite_noise_is_reseeded_apart_from_the_environment():
     pytest.importorskip("bsuite")
     environment = environments.make("bsuite:catch_noise/0", seed=1)
@@ -182,6 +195,13 @@ def test_unknown_suites(name):
     [
         ("gym:CartPole-v7", "gym:CartPole-v0", "gymnasium"),
         ("gym:Pendulun", "gym:Pendulum-v1", "gymnasium"),
+        ("gym:Pendulum-v0", "gym:Pendulum-v1", "gymnasium"),
+        ("gym:Hopper-v1", "gym:Hopper-v", "gymnasium"),
+        ("gym:foo bar", "gym:", "gymnasium"),
+        ("gym:nope:Foo-v0", "gym:", "gymnasium"),
+        ("gym:tests.nope:CartPole-v1", "gym:CartPole-v1", "gymnasium"),
+        ("gym:json:CartPole-v7", "gym:CartPole-v", "gymnasium"),
+        ("gym:a:b:CartPole-v1", "gym:CartPole-v1", "gymnasium"),
         ("dm_control:cartpole:swing", "dm_control:cartpole:swingup", "dm_control"),
         ("dm_control:cartpole", "dm_control:cartpole:", "dm_control"),
         ("bsuite:catch/99", "bsuite:catch/9", "bsuite"),
@@ -205,9 +225,31 @@ def test_missing_packages_say_what_to_install(name, module, monkeypatch):
         environments.make(name)
 
 
+def test_gymnasium_without_mujoco_says_what_to_install(monkeypatch):
+    for loaded in [loaded for loaded in sys.modules if "mujoco" in loaded.split(".")]:
+        monkeypatch.delitem(sys.modules, loaded)
+    monkeypatch.setitem(sys.modules, "mujoco", None)  # makes its import fail
+    with pytest.raises(ImportError, match=r"'gym:HalfCheetah-v5' needs the package 'mujoco': pip install '\.\[envs\]'"):
+        environments.make("gym:HalfCheetah-v5")
+
+
+def test_a_module_that_lacks_another_one_says_so(tmp_path, monkeypatch):
+    (tmp_path / "registers_tasks.py").write_text("import no_such_module\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ModuleNotFoundError, match="no_such_module"):
+        environments.make("gym:registers_tasks:Foo-v0")
+
+
+def test_gymnasium_tasks_may_have_no_version_and_a_module():
+    for name in ("gym:CartPole", "gym:gymnasium:CartPole-v1"):
+        assert environments.make(name).environment.spec.id == "CartPole-v1"
+
+
 def test_make_vector_needs_a_member():
     with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
         environments.make_vector("gym:CartPole-v1", 0)
+    with pytest.raises(ValueError, match=r"seed must be an integer in .*, got -1"):
+        environments.make_vector("gym:CartPole-v1", 1, seed=-1)
 
 
 def test_import_is_light():

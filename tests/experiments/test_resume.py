@@ -16,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from acme_lite import checkpointing, experiments, testing
+from acme_lite import checkpointing, environments, experiments, testing
 from acme_lite.agents import dqn, r2d2
 from acme_lite.experiments import run_directory
 
@@ -216,6 +216,31 @@ def test_a_resumed_run_equals_one_that_was_never_stopped(settings, tmp_path):
 
 def test_a_resumed_recurrent_run_equals_one_that_was_never_stopped(tmp_path):
     check_same_bits(tmp_path, RECURRENT)
+
+
+def test_a_run_does_not_go_on_in_another_environment(crashed, never_stopped):
+    def make_limited(seed):
+        return environments.StepLimit(testing.MemoryEnvironment(seed), 3)
+
+    with pytest.raises(ValueError, match="these fields differ") as error:
+        run(crashed, BUILDER, environment_factory=make_limited)
+    fields = [line.split(":")[0].strip() for line in str(error.value).splitlines()[1:]]
+    assert fields == ["environment_factory", "environment.layers"]
+    final = {}
+    check_same(run(crashed, BUILDER, final=final), final, *never_stopped)
+
+
+def test_a_factory_that_has_changed_is_noticed_by_what_it_makes(tmp_path):
+    limit = 4
+
+    def make_limited(seed):
+        return environments.StepLimit(testing.MemoryEnvironment(seed), limit)
+
+    with pytest.raises(RuntimeError, match="power cut"):
+        run(tmp_path / "run", BUILDER, crash=Crash(100), environment_factory=make_limited)
+    limit = 3
+    with pytest.raises(ValueError, match=r"environment\.layers: .*\"max_steps\": 4.* there, .*\"max_steps\": 3.* here"):
+        run(tmp_path / "run", BUILDER, environment_factory=make_limited)
 
 
 def test_several_members_go_on_with_counts_parameters_and_replay(tmp_path):

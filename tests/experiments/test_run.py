@@ -368,7 +368,10 @@ def test_ones_own_networks_take_the_place_of_the_builders(tmp_path):
     [
         ("num_envs", 0, "ExperimentConfig.num_envs must be a whole number of at least 1, got 0"),
         ("max_num_actor_steps", -1, "max_num_actor_steps must be a whole number of at least 1, got -1"),
-        ("seed", -1, "seed must be a whole number of at least 0, got -1"),
+        ("seed", -1, r"ExperimentConfig.seed must be a whole number in \[0, 2\*\*32\), got -1"),
+        ("seed", 2**32, r"ExperimentConfig.seed must be a whole number in \[0, 2\*\*32\), got 4294967296"),
+        ("seed", 2**64, r"ExperimentConfig.seed must be a whole number in \[0, 2\*\*32\), got 18446744073709551616"),
+        ("seed", 1.0, r"ExperimentConfig.seed must be a whole number in \[0, 2\*\*32\), got 1.0"),
         ("environment_factory", None, "environment_factory must be a function, got None"),
         ("logger_factory", 3, "logger_factory must be a function, got 3"),
     ],

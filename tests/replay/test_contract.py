@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -312,6 +313,26 @@ def test_updated_priorities_decide_what_is_drawn(make_replay):
     sample = next(dataset)
     assert set(sample.data.reward.tolist()) == {3.0}
     np.testing.assert_allclose(sample.info.probabilities, 1.0)
+
+
+def test_new_priorities_go_to_the_table_that_the_sample_came_from(make_replay):
+    names = ("traces", "demonstrations")
+    table = steps.transition_table(sampler=replay.Prioritized(1.0))
+    made = make_replay(*(dataclasses.replace(table, name=name) for name in names))
+    for name in names:
+        stream = steps.Steps(made.writer(1), table=name)
+        stream.transitions(4, priorities=2.0)
+        stream.writer.flush(10.0)
+    datasets = [made.dataset(name, 200, timeout_seconds=10.0) for name in names]
+    for number, dataset in enumerate(datasets):
+        sample = next(dataset)
+        assert set(steps.numbers(sample)) == {0, 1, 2, 3}  # the other table's priorities were not those of this one
+        np.testing.assert_allclose(sample.info.probabilities, 0.25)
+        dataset.update_priorities(sample.info, np.where(sample.data.reward == number, 6.0, 0.0))
+    for number, dataset in enumerate(datasets):
+        sample = next(dataset)
+        assert set(steps.numbers(sample)) == {number}
+        np.testing.assert_allclose(sample.info.probabilities, 1.0)
 
 
 def test_last_of_repeated_priorities_counts(make_replay):

@@ -13,6 +13,8 @@ from acme_lite.agents import builders
 from acme_lite.agents.ppo import learning as ppo_learning
 from acme_lite.agents.ppo import networks as ppo_networks
 
+_TABLE = replay.DEFAULT_TABLE
+
 
 @dataclasses.dataclass(frozen=True)
 class PPOConfig:
@@ -139,7 +141,7 @@ class PPOBuilder(builders.CoreBuilder):
         config = self.config
         return [
             replay.Table(
-                "replay",
+                _TABLE,
                 config.batch_size,
                 adders.sequence_signature(spec, extras_spec),
                 replay.Sequences(config.unroll_length + 1, config.unroll_length),
@@ -155,10 +157,10 @@ class PPOBuilder(builders.CoreBuilder):
         # One row more than steps: it bootstraps, and is the first step of the next window.
         length = self.config.unroll_length
         continued = adders.EndOfEpisode.CONTINUE
-        return adders.SequenceAdder(writer, length=length + 1, period=length, end_of_episode=continued)
+        return adders.SequenceAdder(writer, length=length + 1, period=length, end_of_episode=continued, table=_TABLE)
 
     def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
-        return replay.dataset("replay", self.config.batch_size, seed=seed)
+        return replay.dataset(_TABLE, self.config.batch_size, seed=seed)
 
     @property
     def learner_settings(self) -> Mapping[str, Any]:

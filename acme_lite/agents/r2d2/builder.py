@@ -165,5 +165,6 @@ class R2D2Builder(builders.ReplayBuilder):
             period=config.period,
             end_of_episode=adders.EndOfEpisode.ZERO_PAD,
             min_length=config.burn_in_length + 2,  # a step to train, and the observation behind it
+            table=self.table_name,
             start_extras=_CORE_STATE,
         )

@@ -1,0 +1,92 @@
+"""Policies that are not exported as usual; the usual way is tested where runs are."""
+
+from __future__ import annotations
+
+import logging
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from acme_lite import acting, experiments, specs, testing
+from acme_lite.agents import dqn
+from acme_lite.experiments import policies
+
+SPEC = specs.make_environment_spec(testing.MemoryEnvironment())
+OBSERVATION = testing.MemoryEnvironment().reset().observation
+
+
+def call_python(values):
+    shape = jax.ShapeDtypeStruct(values.shape, values.dtype)
+    return jax.pure_callback(np.asarray, shape, values)
+
+
+def make_networks(spec):
+    """Networks that call Python, which no exported policy can."""
+    network = dqn.make_networks(spec, hidden_sizes=(8,))
+
+    def apply(params, observation):
+        return network.apply(params, observation | {"cue": call_python(observation["cue"])})
+
+    return network._replace(apply=apply)
+
+
+def run(directory, **settings):
+    config = dqn.DQNConfig(hidden_sizes=(8,), batch_size=8, min_replay_size=20, evaluation_epsilon=0.5, overlap=False)
+    experiment = experiments.ExperimentConfig(
+        builder=dqn.DQNBuilder(config),
+        environment_factory=testing.MemoryEnvironment,
+        max_num_actor_steps=40,
+        directory=directory,
+        **settings,
+    )
+    return experiments.run_experiment(experiment, quiet=True)
+
+
+def test_a_policy_that_cannot_be_exported_does_not_cost_the_run_its_result(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        result = run(tmp_path / "run", network_factory=make_networks)
+    assert result.finished and (result.directory / "result.json").exists()
+    assert "policy.bin is not written: the policy could not be exported (" in caplog.text
+    with pytest.raises(
+        FileNotFoundError, match=r"no policy\.bin: the policy could not be exported \(.*callback"
+    ) as error:
+        experiments.load_policy(result.directory)
+    assert "its parameters are in variables.npz" in str(error.value)
+    assert (result.directory / "variables.npz").exists()
+
+
+@pytest.mark.parametrize("implementation", ["rbg", "threefry2x32"])
+def test_a_policy_runs_with_the_keys_of_its_run(tmp_path, implementation):
+    with jax.default_prng_impl(implementation):
+        result = run(tmp_path / "run")
+    policy = experiments.load_policy(result.directory, seed=3)
+    assert {int(policy(OBSERVATION)) for _ in range(30)} == {0, 1}
+
+
+def test_a_policy_for_one_platform_says_so(tmp_path, caplog):
+    def select_action(params, observation, key):
+        # JAX has this decomposition for CPUs and, since lately, for NVIDIA's GPUs.
+        largest = jnp.max(jnp.linalg.eigvals(params).real)
+        return jnp.full(len(observation["query"]), largest, jnp.int32)
+
+    core = acting.feed_forward(select_action)
+    with caplog.at_level(logging.WARNING):
+        assert policies.save_policy(tmp_path, core, np.diag(np.float32([1, 3])), SPEC) == tmp_path / "policy.bin"
+    assert f"The exported policy runs on {jax.default_backend()} alone" in caplog.text
+    assert experiments.load_policy(tmp_path)(OBSERVATION) == 3
+
+
+def test_a_policy_that_is_written_after_all_takes_the_place_of_the_reason(tmp_path):
+    def make_core(function):
+        return acting.feed_forward(lambda params, observation, key: function(observation["query"]))
+
+    good, bad = make_core(lambda query: query), make_core(call_python)
+    assert policies.save_policy(tmp_path, good, {}, SPEC) is not None
+    assert policies.save_policy(tmp_path, bad, {}, SPEC) is None
+    with pytest.raises(FileNotFoundError, match="could not be exported"):
+        experiments.load_policy(tmp_path)
+    policies.save_policy(tmp_path, good, {}, SPEC)
+    assert [path.name for path in tmp_path.iterdir()] == ["policy.bin"]
+    assert experiments.load_policy(tmp_path)(OBSERVATION) == OBSERVATION["query"]
