@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from acme_lite import experiments, loggers, networks, specs, testing
+from acme_lite import environments, experiments, loggers, networks, specs, testing
 from acme_lite.agents import d4pg, mpo, sac, td3
+from tests.environments import episodes
 
 SPEC = specs.EnvironmentSpec(
     observation={"a": specs.Array((2,), np.float64), "b": (specs.Array((), np.float32),)},
@@ -34,18 +35,21 @@ def test_other_specs_are_refused_with_what_to_use(agent):
         builder.make_networks(SPEC._replace(observation=image))
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("agent", BUILDERS)
-def test_actions_stay_within_uneven_bounds_in_double_precision(agent):
+def test_actions_stay_within_uneven_bounds_in_double_precision(agent, wrapped):
     builder = BUILDERS[agent]
-    nets = builder.make_networks(SPEC)
+    environment = environments.SinglePrecision(episodes.scripted(action_spec=SPEC.action))
+    spec = SPEC._replace(action=environment.action_spec()) if wrapped else SPEC
+    nets = builder.make_networks(spec)
     keys = jax.random.split(jax.random.key(0), 3)
-    params = jax.jit(lambda key: builder.init_variables(nets, SPEC, key)["policy"])(keys[0])
+    params = jax.jit(lambda key: builder.init_variables(nets, spec, key)["policy"])(keys[0])
     wild = jax.tree.map(lambda leaf: 100 * leaf if np.issubdtype(leaf.dtype, np.floating) else leaf + 1, params)
     observation = jax.tree.map(
         lambda leaf: 1e3 * jax.random.normal(keys[1], (200, *leaf.shape), leaf.dtype), SPEC.observation
     )
     for evaluation in (False, True):
-        select_action = jax.jit(builder.make_policy(nets, SPEC, evaluation=evaluation).select_action)
+        select_action = jax.jit(builder.make_policy(nets, spec, evaluation=evaluation).select_action)
         for own in (params, wild):
             actions, _, _ = select_action(own, observation, (), keys[2])
             for action in np.asarray(actions, np.float64):
