@@ -1,12 +1,14 @@
-"""What builders of agents share: the learner made of `make_core`, and its settings."""
+"""What builders of agents share: the learner made of `make_core`, its settings, and how they choose actions."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import counting, learning, loggers, replay, testing
-from acme_lite.agents import builders
+from acme_lite import acting, counting, learning, loggers, replay, specs, testing
+from acme_lite.agents import builders, dqn, impala, ppo, r2d2
 
 
 def counting_core():
@@ -56,3 +58,21 @@ def test_a_builder_without_a_core_cannot_be_made():
 
     with pytest.raises(TypeError, match="make_core"):
         Nothing()
+
+
+@pytest.mark.filterwarnings("error::UserWarning")  # JAX warns of 64 bits that it does not have
+@pytest.mark.parametrize("make", [dqn.DQNBuilder, impala.IMPALABuilder, ppo.PPOBuilder, r2d2.R2D2Builder])
+def test_a_discrete_action_of_64_bits_is_chosen_with_32(make):
+    spec = specs.EnvironmentSpec(
+        observation=specs.Array((2,), np.float32),
+        action=specs.DiscreteArray(3, np.int64),
+        reward=specs.Array((), np.float32),
+        discount=specs.BoundedArray((), np.float32, 0, 1),
+    )
+    builder = make()
+    nets, key = builder.make_networks(spec), jax.random.key(0)
+    policy = builder.make_policy(nets, spec)
+    variables = jax.eval_shape(functools.partial(builder.init_variables, nets, spec), key)
+    observation, state = specs.zeros(spec.observation, (4,)), acting.initial_state(policy, 4)
+    action, _, _ = jax.eval_shape(policy.select_action, variables["policy"], observation, state, key)
+    assert (action.shape, action.dtype) == ((4,), np.int32)

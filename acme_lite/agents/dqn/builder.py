@@ -173,7 +173,7 @@ class DQNBuilder(builders.TransitionBuilder):
         evaluation: bool = False,
         actor: core.ActorId = core.ActorId(),
     ) -> acting.ActorCore:
-        dtype = networks_lib.check_discrete(spec, agent="DQN").dtype
+        dtype = jax.dtypes.canonicalize_dtype(networks_lib.check_discrete(spec, agent="DQN").dtype)
         config = self.config
         if evaluation:
             fixed_epsilon: float | None = config.evaluation_epsilon
