@@ -36,7 +36,7 @@ class TD3Config:
     target_update_rate: float = 0.005
     """Part of the way that the targets go to the trained networks at each of these updates: tau in the paper."""
     learning_rate: float | learning.LinearSchedule = 3e-4
-    """Adam's step size: a number or a schedule over the steps of policy or critics (1e-3 in the paper's text)."""
+    """Adam's step size: a number or a schedule over learner steps (1e-3 in the paper's text)."""
     max_gradient_norm: float | None = None
     """Gradients longer than this are scaled down to it; None for no limit."""
     batch_size: int = 256
