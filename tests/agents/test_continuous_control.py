@@ -76,23 +76,22 @@ _LARGER = dict(
     batch_size=64,
     min_replay_size=200,
 )
+_MPO = dict(
+    policy_learning_rate=3e-3,
+    epsilon_mean=0.1,
+    epsilon_std=1e-3,
+    initial_log_temperature=0.0,
+    initial_log_alpha_mean=0.0,
+    initial_log_alpha_std=10.0,
+    initial_std=0.5,
+    **_LARGER,
+)
+_RETURNS = dict(v_min=-2.0, v_max=2.0)
 PROBED = {
-    "D4PG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(v_min=-2.0, v_max=2.0, policy_learning_rate=1e-3, **_LARGER)), 4_000),
-    "MPO": (
-        mpo.MPOBuilder(
-            mpo.MPOConfig(
-                policy_learning_rate=3e-3,
-                epsilon_mean=0.1,
-                epsilon_std=1e-3,
-                initial_log_temperature=0.0,
-                initial_log_alpha_mean=0.0,
-                initial_log_alpha_std=10.0,
-                initial_std=0.5,
-                **_LARGER,
-            )
-        ),
-        4_000,
-    ),
+    "D4PG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(policy_learning_rate=1e-3, **_RETURNS, **_LARGER)), 4_000),
+    "DDPG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(critic="scalar", policy_learning_rate=1e-3, **_LARGER)), 4_000),
+    "DMPO": (mpo.MPOBuilder(mpo.MPOConfig(critic="distributional", **_RETURNS, **_MPO)), 4_000),
+    "MPO": (mpo.MPOBuilder(mpo.MPOConfig(**_MPO)), 4_000),
     "SAC": (sac.SACBuilder(sac.SACConfig(temperature=0.01, **_SMALL)), 600),
     "TD3": (td3.TD3Builder(td3.TD3Config(exploration_noise=0.3, **_SMALL)), 600),
 }
