@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from acme_lite import environments, experiments, loggers, networks, specs, testing
+from acme_lite import agents, environments, experiments, loggers, networks, specs, testing
 from acme_lite.agents import d4pg, mpo, sac, td3
 from tests.environments import episodes
 
@@ -21,6 +21,20 @@ BUILDERS = {
     "SAC": sac.SACBuilder(sac.SACConfig(hidden_sizes=(8,))),
     "TD3": td3.TD3Builder(td3.TD3Config(hidden_sizes=(8,), exploration_noise=3.0)),
 }
+
+
+@pytest.mark.parametrize(
+    ("agent", "variants"),
+    [("d4pg", ["ddpg", "lillicrap"]), ("mpo", ["dmpo"]), ("sac", ["acme"]), ("td3", ["acme", "paper"])],
+)
+def test_variants_are_offered_by_name(agent, variants):
+    configs = agents.named_configs(agent)
+    assert list(configs) == [agent, *(f"{agent}:{variant}" for variant in variants)]
+    for name, config in configs.items():
+        # In the papers one learner step follows on each environment step, in Acme's D4PG and MPO on each eighth.
+        period = 1 if agent in ("sac", "td3") or name == "d4pg:lillicrap" else 8
+        assert config.batch_size / config.samples_per_insert == period
+        assert config.max_replay_size == 1_000_000
 
 
 @pytest.mark.parametrize("agent", BUILDERS)
