@@ -59,6 +59,22 @@ def make_environment_spec(environment) -> EnvironmentSpec:
     )
 
 
+def inward_bounds(spec: dm_specs.Array, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the least and the greatest number of a dtype within the bounds of floats: infinite where there are none.
+
+    The nearest one may be beyond: float32(0.3) is greater than 0.3. Where none is within the bounds, both are the
+    nearest ones.
+    """
+    lowest, highest = getattr(spec, "minimum", -np.inf), getattr(spec, "maximum", np.inf)
+    minimum, maximum = np.asarray(lowest, np.float64), np.asarray(highest, np.float64)
+    with np.errstate(over="ignore"):  # what becomes infinite is beyond, too
+        low, high = minimum.astype(dtype), maximum.astype(dtype)
+    inner_low = np.where(low < minimum, np.nextafter(low, dtype.type(np.inf)), low)
+    inner_high = np.where(high > maximum, np.nextafter(high, dtype.type(-np.inf)), high)
+    some = inner_low <= inner_high
+    return np.where(some, inner_low, low), np.where(some, inner_high, high)
+
+
 def zeros(spec: types.SpecTree, batch_shape: tuple[int, ...] = ()) -> types.ArrayTree:
     """Returns a tree of zeros `[*batch_shape, ...]` with the shapes and dtypes of a spec tree."""
     return tree_map_specs(lambda leaf: np.zeros((*batch_shape, *leaf.shape), leaf.dtype), spec)

@@ -1,12 +1,14 @@
 """What builders of agents share: a builder derives from one of these classes and says only what is its own.
 
 `CoreBuilder` makes the learner and the actor, `ReplayBuilder` draws from a table that many batches are drawn from, and
-`TransitionBuilder` fills it with n-step transitions. The interface of every builder is `core.Builder`.
+`TransitionBuilder` fills it with n-step transitions. `NormalizedBuilder` stands around any of them, and its agent sees
+normalised observations. The interface of every builder is `core.Builder`.
 """
 
 from __future__ import annotations
 
 import abc
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -62,6 +64,58 @@ class CoreBuilder(abc.ABC):
         num_envs: int,
     ) -> core.Actor:
         return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)
+
+
+@dataclasses.dataclass(frozen=True)
+class NormalizedBuilder(CoreBuilder):
+    """Makes the parts of another builder's agent, whose observations get mean 0 and variance 1.
+
+    The running statistics are in the learner's state, are saved with it, and reach actors in the variable `"policy"`:
+    see `learning.normalize_observations`. Replay holds the observations as they are.
+
+    Attributes:
+        builder: the agent's own; must derive from `CoreBuilder`, whose learner and actor are used.
+    """
+
+    builder: core.Builder
+
+    def __post_init__(self):
+        if not isinstance(self.builder, CoreBuilder):
+            raise ValueError(f"NormalizedBuilder.builder must derive from CoreBuilder, got {self.builder!r}.")
+
+    @property
+    def learner_settings(self) -> Mapping[str, Any]:
+        assert isinstance(self.builder, CoreBuilder)
+        return self.builder.learner_settings
+
+    def make_networks(self, spec: specs.EnvironmentSpec) -> Any:
+        return self.builder.make_networks(spec)
+
+    def make_core(self, networks: Any, spec: specs.EnvironmentSpec) -> learning.LearnerCore:
+        assert isinstance(self.builder, CoreBuilder)
+        return learning.normalize_observations(self.builder.make_core(networks, spec), spec.observation)
+
+    def make_policy(
+        self,
+        networks: Any,
+        spec: specs.EnvironmentSpec,
+        *,
+        evaluation: bool = False,
+        actor: core.ActorId = core.ActorId(),
+    ) -> acting.ActorCore:
+        policy = self.builder.make_policy(networks, spec, evaluation=evaluation, actor=actor)
+        return acting.normalize_observations(policy)
+
+    def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
+        return self.builder.make_tables(spec, extras_spec)
+
+    def make_adder(
+        self, writer: replay.Writer, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree
+    ) -> adders.Adder:
+        return self.builder.make_adder(writer, spec, extras_spec)
+
+    def make_dataset(self, replay: replay.Replay, *, seed: int) -> replay.Dataset:
+        return self.builder.make_dataset(replay, seed=seed)
 
 
 class ReplayConfig(Protocol):

@@ -41,8 +41,8 @@ class GymnasiumEnvironment(dm_env.Environment):
     def __init__(self, environment: gymnasium.Env):
         self.environment = environment
         self.name = type(environment.unwrapped).__name__ if environment.spec is None else environment.spec.id
-        self._observation_spec = spaces.make_spec(environment.observation_space, "observation")
-        self._action_spec = spaces.make_spec(environment.action_space, "action")
+        self._observation_spec = spaces.make_observation_spec(environment.observation_space)
+        self._action_spec = spaces.make_action_spec(environment.action_space)
         self._decode = spaces.make_decoder(environment.observation_space)
         self._encode = spaces.make_encoder(environment.action_space)
         self._seed: int | None = None
@@ -106,8 +106,8 @@ class GymnasiumVectorEnvironment:
         self.environment = environment
         self.num_envs = environment.num_envs
         self._mode = _checked_mode(environment)
-        self._observation_spec = spaces.make_spec(environment.single_observation_space, "observation")
-        self._action_spec = spaces.make_spec(environment.single_action_space, "action")
+        self._observation_spec = spaces.make_observation_spec(environment.single_observation_space)
+        self._action_spec = spaces.make_action_spec(environment.single_action_space)
         self._decode = spaces.make_decoder(environment.single_observation_space, copy=True)
         self._decode_final = spaces.make_decoder(environment.single_observation_space)
         self._encode = spaces.make_encoder(environment.single_action_space, batched=True)

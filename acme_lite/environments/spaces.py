@@ -19,36 +19,47 @@ from acme_lite import types
 from acme_lite.environments import wrappers
 
 
-def make_spec(space: gymnasium.Space, name: str) -> types.SpecTree:
-    """Returns the spec tree of a space.
+def make_observation_spec(space: gymnasium.Space) -> types.SpecTree:
+    """Returns the spec tree of a space of observations.
 
     A `Discrete` space becomes a `DiscreteArray`, which counts from 0 whatever the space's start; the others keep their
     bounds, and a `Box` without any is an `Array`.
 
-    Args:
-        space: the space.
-        name: what the space is of, for names and messages.
+    Raises:
+        ValueError: there is no spec for such a space.
+    """
+    return _make_spec(space, "observation", wrappers.to_single_spec)
+
+
+def make_action_spec(space: gymnasium.Space) -> types.SpecTree:
+    """Returns the spec tree of a space of actions, as above, whose actions are in the space when they have 64 bits.
 
     Raises:
         ValueError: there is no spec for such a space.
     """
+    return _make_spec(space, "action", wrappers.to_single_action_spec)
+
+
+def _make_spec(
+    space: gymnasium.Space, name: str, to_single: Callable[[dm_specs.Array], dm_specs.Array]
+) -> types.SpecTree:
     if isinstance(space, spaces.Dict):
-        return {key: make_spec(part, f"{name}/{key}") for key, part in space.spaces.items()}
+        return {key: _make_spec(part, f"{name}/{key}", to_single) for key, part in space.spaces.items()}
     if isinstance(space, spaces.Tuple):
-        return tuple(make_spec(part, f"{name}/{index}") for index, part in enumerate(space.spaces))
+        return tuple(_make_spec(part, f"{name}/{index}", to_single) for index, part in enumerate(space.spaces))
     if isinstance(space, spaces.Discrete):
         return dm_specs.DiscreteArray(int(space.n), np.int32, name)
     minimum, maximum = _bounds(space, name)
     if np.isinf(minimum).all() and np.isinf(maximum).all():
-        return wrappers.to_single_spec(dm_specs.Array(space.shape, space.dtype, name))
-    return wrappers.to_single_spec(dm_specs.BoundedArray(space.shape, space.dtype, minimum, maximum, name))
+        return to_single(dm_specs.Array(space.shape, space.dtype, name))
+    return to_single(dm_specs.BoundedArray(space.shape, space.dtype, minimum, maximum, name))
 
 
 def make_decoder(space: gymnasium.Space, *, copy: bool = False) -> Callable[[Any], types.ArrayTree]:
     """Returns the function from an observation in the space, or a batch of them `[N, ...]`, to one in its spec.
 
     Args:
-        space: a space that `make_spec` knows.
+        space: a space that there is a spec for.
         copy: whether the arrays must be new ones.
     """
     if isinstance(space, spaces.Dict):
@@ -60,7 +71,7 @@ def make_decoder(space: gymnasium.Space, *, copy: bool = False) -> Callable[[Any
     if isinstance(space, spaces.Discrete):
         start = space.start
         return lambda value: np.asarray(value - start, np.int32)
-    dtype = make_spec(space, "").dtype
+    dtype = make_observation_spec(space).dtype
     if copy:
         return lambda value: np.array(value, dtype)
     return lambda value: np.asarray(value, dtype)
@@ -70,7 +81,7 @@ def make_encoder(space: gymnasium.Space, *, batched: bool = False) -> Callable[[
     """Returns the function from an action in a space's spec to one in the space.
 
     Args:
-        space: a space that `make_spec` knows.
+        space: a space that there is a spec for.
         batched: whether actions are `[N, ...]`; otherwise a discrete one becomes a NumPy scalar of the space's dtype,
             as the space itself samples them. (Gymnasium takes longer to check a Python integer.)
     """

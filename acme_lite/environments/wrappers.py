@@ -76,7 +76,7 @@ class SinglePrecision(Wrapper):
         super().__init__(
             environment,
             observation_spec=jax.tree.map(to_single_spec, environment.observation_spec()),
-            action_spec=jax.tree.map(to_single_spec, environment.action_spec()),
+            action_spec=jax.tree.map(to_single_action_spec, environment.action_spec()),
             reward_spec=to_single_spec(environment.reward_spec()),
             discount_spec=to_single_spec(environment.discount_spec()),
         )
@@ -292,6 +292,18 @@ def to_single_spec(spec: dm_specs.Array) -> dm_specs.Array:
         minimum, maximum = (_narrow(bound, limits, dtype) for bound in (spec.minimum, spec.maximum))
         return spec.replace(dtype=dtype, minimum=minimum, maximum=maximum)
     return spec.replace(dtype=dtype)
+
+
+def to_single_action_spec(spec: dm_specs.Array) -> dm_specs.Array:
+    """Returns the spec with 32 bits instead of 64, whose actions are within the bounds when they have 64 again.
+
+    Bounds of floats are rounded to the inside (those of observations are not: they are rounded as observations are).
+    """
+    if spec.dtype == np.float64 and isinstance(spec, dm_specs.BoundedArray):
+        dtype = np.dtype(np.float32)
+        minimum, maximum = specs.inward_bounds(spec, dtype)
+        return spec.replace(dtype=dtype, minimum=minimum, maximum=maximum)
+    return to_single_spec(spec)
 
 
 def _narrow(bound: np.ndarray, limits: Any, dtype: np.dtype) -> np.ndarray:

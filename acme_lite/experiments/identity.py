@@ -5,13 +5,21 @@ from __future__ import annotations
 import functools
 from typing import Any
 
-from acme_lite import environments, specs
+from acme_lite import core, environments, specs
+from acme_lite.agents import builders
 from acme_lite.experiments import checkpoints, config, run_directory
 
 
 def agent_name(experiment: config.ExperimentConfig) -> str:
-    """Returns the name of the agent, such as "dqn"."""
-    return type(experiment.builder).__name__.removesuffix("Builder").lower()
+    """Returns the name of the agent, such as "dqn"; "dqn_normalized" if its observations are."""
+    builder = experiment.builder
+    if isinstance(builder, builders.NormalizedBuilder):
+        return f"{_builder_name(builder.builder)}_normalized"
+    return _builder_name(builder)
+
+
+def _builder_name(builder: core.Builder) -> str:
+    return type(builder).__name__.removesuffix("Builder").lower()
 
 
 def describe_environment(environment: environments.SyncVectorEnvironment) -> dict[str, Any]:

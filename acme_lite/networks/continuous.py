@@ -52,7 +52,7 @@ def make_action_scaling(action_spec: types.SpecTree, *, agent: str) -> ActionSca
     minimum, maximum = _check_action_spec(action_spec, agent)
     shape, dtype = action_spec.shape, jax.dtypes.canonicalize_dtype(action_spec.dtype)
     size = math.prod(shape)
-    low, high = _within(minimum, dtype, np.inf), _within(maximum, dtype, -np.inf)
+    low, high = specs.inward_bounds(action_spec, dtype)
     centre = ((minimum + maximum) / 2).astype(np.float32)
     scale = ((maximum - minimum) / 2).astype(np.float32)
 
@@ -88,13 +88,6 @@ def _check_action_spec(spec: types.SpecTree, agent: str) -> tuple[np.ndarray, np
     if not np.all(minimum < maximum) or not math.prod(spec.shape):
         raise ValueError(f"{needs} It must have at least one number, and each minimum must be below its maximum.")
     return minimum, maximum
-
-
-def _within(bound: np.ndarray, dtype: np.dtype, inward: float) -> np.ndarray:
-    """Returns the bound in a dtype, rounded to the inside: float32(0.1) is greater than float64(0.1)."""
-    rounded = bound.astype(dtype)
-    beyond = rounded.astype(np.float64) > bound if inward < 0 else rounded.astype(np.float64) < bound
-    return np.where(beyond, np.nextafter(rounded, np.asarray(inward, dtype)), rounded)
 
 
 def observation_encoder(

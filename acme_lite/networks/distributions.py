@@ -97,7 +97,8 @@ def diagonal_gaussian(spec: specs.Array) -> ActionDistribution:
     is the action's. `to_action` clips.
     """
     size = math.prod(spec.shape)
-    minimum, maximum, centre, scale = _bounds(spec)
+    dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
+    minimum, maximum, centre, scale = _bounds(spec, dtype)
 
     def split(params: Float[Array, "... P"]) -> tuple[jax.Array, jax.Array]:
         return params[..., :size], params[..., size:]
@@ -121,7 +122,7 @@ def diagonal_gaussian(spec: specs.Array) -> ActionDistribution:
         return jnp.sum(split(params)[1] + 0.5 * math.log(2 * math.pi * math.e), axis=-1)
 
     def to_action(value: jax.Array) -> jax.Array:
-        return jnp.clip(centre + scale * value, minimum, maximum).astype(spec.dtype)
+        return jnp.clip((centre + scale * value).astype(dtype), minimum, maximum)
 
     is_scale = np.arange(2 * size) >= size
     return ActionDistribution(2 * size, is_scale, False, sample, mode, log_prob, entropy, to_action)
@@ -166,15 +167,16 @@ def product(parts: Sequence[ActionDistribution], structure: jax.tree_util.PyTree
 
 
 def _of_leaf(spec: specs.Array) -> ActionDistribution:
+    dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
     if isinstance(spec, specs.DiscreteArray):
-        return categorical(spec.num_values, dtype=spec.dtype)
+        return categorical(spec.num_values, dtype=dtype)
     if np.issubdtype(spec.dtype, np.floating):
         return diagonal_gaussian(spec)
     if not (isinstance(spec, specs.BoundedArray) and np.issubdtype(spec.dtype, np.integer)):
         raise ValueError(f"An action must be of floats, or of integers with bounds, got {spec}.")
     first = np.broadcast_to(spec.minimum, spec.shape).ravel().tolist()
     last = np.broadcast_to(spec.maximum, spec.shape).ravel().tolist()
-    elements = [categorical(high - low + 1, first=low, dtype=spec.dtype) for low, high in zip(first, last, strict=True)]
+    elements = [categorical(high - low + 1, first=low, dtype=dtype) for low, high in zip(first, last, strict=True)]
     return _of_elements(elements, spec.shape)
 
 
@@ -197,11 +199,11 @@ def _of_elements(elements: Sequence[ActionDistribution], shape: tuple[int, ...])
     )
 
 
-def _bounds(spec: specs.Array) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _bounds(spec: specs.Array, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Returns an array's least and greatest values, and centre and scale of the coordinates of samples."""
-    shaped = functools.partial(np.broadcast_to, shape=spec.shape)
-    minimum = shaped(np.asarray(getattr(spec, "minimum", -np.inf), np.float32))
-    maximum = shaped(np.asarray(getattr(spec, "maximum", np.inf), np.float32))
-    bounded = np.isfinite(minimum) & np.isfinite(maximum)
-    low, high = np.where(bounded, minimum, -1), np.where(bounded, maximum, 1)
-    return minimum, maximum, (low + high) / 2, (high - low) / 2
+    low, high = specs.inward_bounds(spec, dtype)
+    greatest = np.finfo(dtype).max
+    bounded = (low > -greatest) & (high < greatest)
+    first, last = (np.where(bounded, bound, one).astype(np.float32) for bound, one in ((low, -1), (high, 1)))
+    minimum, maximum, first, last = (np.broadcast_to(bound, spec.shape) for bound in (low, high, first, last))
+    return minimum, maximum, (first + last) / 2, (last - first) / 2

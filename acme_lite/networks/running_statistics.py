@@ -81,9 +81,14 @@ def normalize(statistics: Statistics, observation: types.ArrayTree) -> types.Arr
         if moments is None:
             return leaf
         centred = jnp.asarray(leaf, jnp.float32) - moments.mean
-        return jnp.clip(centred * jax.lax.rsqrt(jnp.maximum(moments.variance, _MIN_VARIANCE)), -_CLIP, _CLIP)
+        return jnp.clip(centred / standard_deviation(moments), -_CLIP, _CLIP)
 
     return jax.tree_util.tree_map_with_path(normalize_leaf, observation)
+
+
+def standard_deviation(moments: Moments) -> jax.Array:
+    """Returns the standard deviations `[...]`, at least 1e-4: one may divide by them."""
+    return jnp.sqrt(jnp.maximum(moments.variance, _MIN_VARIANCE))
 
 
 def add_rows(moments: Moments, rows: jax.Array, mask: jax.Array) -> Moments:

@@ -4,8 +4,9 @@ import jax
 import numpy as np
 import pytest
 
-from acme_lite import experiments, loggers, networks, specs, testing
+from acme_lite import agents, environments, experiments, loggers, networks, specs, testing
 from acme_lite.agents import d4pg, mpo, sac, td3
+from tests.environments import episodes
 
 SPEC = specs.EnvironmentSpec(
     observation={"a": specs.Array((2,), np.float64), "b": (specs.Array((), np.float32),)},
@@ -22,6 +23,20 @@ BUILDERS = {
 }
 
 
+@pytest.mark.parametrize(
+    ("agent", "variants"),
+    [("d4pg", ["ddpg", "lillicrap"]), ("mpo", ["dmpo"]), ("sac", ["acme"]), ("td3", ["acme", "paper"])],
+)
+def test_variants_are_offered_by_name(agent, variants):
+    configs = agents.named_configs(agent)
+    assert list(configs) == [agent, *(f"{agent}:{variant}" for variant in variants)]
+    for name, config in configs.items():
+        # In the papers one learner step follows on each environment step, in Acme's D4PG and MPO on each eighth.
+        period = 1 if agent in ("sac", "td3") or name == "d4pg:lillicrap" else 8
+        assert config.batch_size / config.samples_per_insert == period
+        assert config.max_replay_size == 1_000_000
+
+
 @pytest.mark.parametrize("agent", BUILDERS)
 def test_other_specs_are_refused_with_what_to_use(agent):
     builder = BUILDERS[agent]
@@ -34,18 +49,21 @@ def test_other_specs_are_refused_with_what_to_use(agent):
         builder.make_networks(SPEC._replace(observation=image))
 
 
+@pytest.mark.parametrize("wrapped", [False, True])
 @pytest.mark.parametrize("agent", BUILDERS)
-def test_actions_stay_within_uneven_bounds_in_double_precision(agent):
+def test_actions_stay_within_uneven_bounds_in_double_precision(agent, wrapped):
     builder = BUILDERS[agent]
-    nets = builder.make_networks(SPEC)
+    environment = environments.SinglePrecision(episodes.scripted(action_spec=SPEC.action))
+    spec = SPEC._replace(action=environment.action_spec()) if wrapped else SPEC
+    nets = builder.make_networks(spec)
     keys = jax.random.split(jax.random.key(0), 3)
-    params = jax.jit(lambda key: builder.init_variables(nets, SPEC, key)["policy"])(keys[0])
+    params = jax.jit(lambda key: builder.init_variables(nets, spec, key)["policy"])(keys[0])
     wild = jax.tree.map(lambda leaf: 100 * leaf if np.issubdtype(leaf.dtype, np.floating) else leaf + 1, params)
     observation = jax.tree.map(
         lambda leaf: 1e3 * jax.random.normal(keys[1], (200, *leaf.shape), leaf.dtype), SPEC.observation
     )
     for evaluation in (False, True):
-        select_action = jax.jit(builder.make_policy(nets, SPEC, evaluation=evaluation).select_action)
+        select_action = jax.jit(builder.make_policy(nets, spec, evaluation=evaluation).select_action)
         for own in (params, wild):
             actions, _, _ = select_action(own, observation, (), keys[2])
             for action in np.asarray(actions, np.float64):
@@ -72,23 +90,22 @@ _LARGER = dict(
     batch_size=64,
     min_replay_size=200,
 )
+_MPO = dict(
+    policy_learning_rate=3e-3,
+    epsilon_mean=0.1,
+    epsilon_std=1e-3,
+    initial_log_temperature=0.0,
+    initial_log_alpha_mean=0.0,
+    initial_log_alpha_std=10.0,
+    initial_std=0.5,
+    **_LARGER,
+)
+_RETURNS = dict(v_min=-2.0, v_max=2.0)
 PROBED = {
-    "D4PG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(v_min=-2.0, v_max=2.0, policy_learning_rate=1e-3, **_LARGER)), 4_000),
-    "MPO": (
-        mpo.MPOBuilder(
-            mpo.MPOConfig(
-                policy_learning_rate=3e-3,
-                epsilon_mean=0.1,
-                epsilon_std=1e-3,
-                initial_log_temperature=0.0,
-                initial_log_alpha_mean=0.0,
-                initial_log_alpha_std=10.0,
-                initial_std=0.5,
-                **_LARGER,
-            )
-        ),
-        4_000,
-    ),
+    "D4PG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(policy_learning_rate=1e-3, **_RETURNS, **_LARGER)), 4_000),
+    "DDPG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(critic="scalar", policy_learning_rate=1e-3, **_LARGER)), 4_000),
+    "DMPO": (mpo.MPOBuilder(mpo.MPOConfig(critic="distributional", **_RETURNS, **_MPO)), 4_000),
+    "MPO": (mpo.MPOBuilder(mpo.MPOConfig(**_MPO)), 4_000),
     "SAC": (sac.SACBuilder(sac.SACConfig(temperature=0.01, **_SMALL)), 600),
     "TD3": (td3.TD3Builder(td3.TD3Config(exploration_noise=0.3, **_SMALL)), 600),
 }

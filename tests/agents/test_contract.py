@@ -9,7 +9,7 @@ import dm_env
 import pytest
 
 from acme_lite import core, environments, learning, testing
-from acme_lite.agents import d4pg, dqn, impala, mpo, ppo, r2d2, sac, td3
+from acme_lite.agents import builders, d4pg, dqn, impala, mpo, ppo, r2d2, sac, td3
 from tests.agents import mixed_environment
 
 
@@ -149,7 +149,12 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
         _ppo(normalize_observations=True, clip_epsilon=learning.LinearSchedule(0.2, 0.1, 50)),
         mixed_environment.MixedEnvironment,
     ),
+    "r2d2_normalized": (builders.NormalizedBuilder(_r2d2()), testing.MemoryEnvironment),
     "sac": (sac.SACBuilder(sac.SACConfig(**_CONTINUOUS)), pendulum),
+    "sac_normalized_two_steps_per_call": (
+        builders.NormalizedBuilder(sac.SACBuilder(sac.SACConfig(num_steps_per_call=2, **_CONTINUOUS))),
+        pendulum,
+    ),
     "td3": (td3.TD3Builder(td3.TD3Config(**_CONTINUOUS)), pendulum),
 }
 
@@ -166,6 +171,7 @@ SLOW = {
     "impala_gru_rmsprop",
     "ppo_continuous",
     "d4pg_ddpg",
+    "sac_normalized_two_steps_per_call",
 }
 
 

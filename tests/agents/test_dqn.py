@@ -121,10 +121,10 @@ def test_importance_weights_enter_the_loss_of_prioritised_replay_alone():
     sample = make_sample(probabilities=(0.01, 0.9))
 
     def loss(**settings):
-        ((_, output),) = run_updates(dqn.DQNConfig(importance_exponent=1.0, **settings), 1, sample)
+        ((_, output),) = run_updates(dqn.DQNConfig(**settings), 1, sample)
         return float(output.metrics["loss"])
 
-    plain, weighted = loss(), loss(priority_exponent=0.6)
+    plain, weighted = loss(), loss(priority_exponent=0.6, importance_exponent=1.0)
     # discount 0.99: td_0 = 1 + 4.95 - 2 = 3.95 and td_1 = -4; Huber 3.45 and 3.5; weights 1 and 1/90.
     np.testing.assert_allclose(plain, (3.45 + 3.5) / 2, rtol=1e-5)
     np.testing.assert_allclose(weighted, (3.45 + 3.5 / 90) / 2, rtol=1e-5)

@@ -488,6 +488,9 @@ def test_a_network_of_another_shape_is_refused(settings, shape):
         # What nothing would use: most likely the setting that would have used it was forgotten.
         ({"v_max": 100.0}, "v_max must be 10.0 without a categorical distribution, got 100.0"),
         ({"distribution": "quantile", "v_min": 0.0}, "v_min must be -10.0 without a categorical distribution"),
+        ({"distribution": "categorical", "huber_delta": 0.3}, "huber_delta must be 1.0 with a categorical.*got 0.3"),
+        ({"distribution": "categorical", "huber_delta": None}, "huber_delta must be 1.0 with a categorical.*got None"),
+        ({"importance_exponent": 0.9}, "importance_exponent must be 0.4 without a priority_exponent, got 0.9"),
         ({"num_atoms": 200}, "num_atoms must be 51 without a distribution, got 200"),
         ({"munchausen_scale": 0.5}, "munchausen_scale must be 0.9 without munchausen, got 0.5"),
     ],

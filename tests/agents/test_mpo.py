@@ -84,15 +84,18 @@ def apply(params, observation):
     return DiagonalGaussian(*params)
 
 
+@pytest.mark.parametrize("action_penalty", [True, False])
 @pytest.mark.parametrize("per_dimension", [True, False])
-def test_losses_are_those_of_rlax(per_dimension):
+def test_losses_are_those_of_rlax(per_dimension, action_penalty):
     policy, target = gaussian(4), gaussian(5)
     actions, values, distances = data(6)
-    config = mpo.MPOConfig(action_penalty=False, epsilon_std=0.3, per_dimension=per_dimension)
+    config = mpo.MPOConfig(action_penalty=action_penalty, epsilon_std=0.3, per_dimension=per_dimension)
     size = D if per_dimension else 1
     parameters = duals_of(alpha_mean=[1.0, 3.0][:size], alpha_std=[5.0, 7.0][:size])
     duals = jax.tree.map(lambda leaf: jax.nn.softplus(leaf) + 1e-8, parameters)
     weights = mpo.action_weights(values, duals.temperature)
+    if action_penalty:
+        weights += mpo.action_weights(-distances, duals.penalty_temperature)
     loss, divergences = mpo.policy_loss(tuple(policy), None, target, actions, weights, duals, apply=apply)
     to_duals, _ = mpo.dual_loss(parameters, values, distances, divergences, config=config)
 
@@ -109,6 +112,10 @@ def test_losses_are_those_of_rlax(per_dimension):
     log_probs = sum(policy_gaussian.gaussian_log_prob(part, actions) for part in parts)
     temperature = rlax.LagrangePenalty(duals.temperature, jnp.float32(config.epsilon))
     expected, _ = rlax.mpo_loss(log_probs, values, temperature, constraints)
+    if action_penalty:  # one more objective, with weights and a temperature of its own
+        penalty = rlax.LagrangePenalty(duals.penalty_temperature, jnp.float32(config.epsilon_penalty))
+        dual, weights, _ = rlax.mpo_compute_weights_and_temperature_loss(-distances, penalty, lambda alpha: alpha)
+        expected += dual - jnp.sum(weights * log_probs, axis=0)
     np.testing.assert_allclose(loss + to_duals, jnp.mean(expected), rtol=1e-5)
 
 
@@ -166,22 +173,91 @@ def make_network():
     )
 
 
+BATCH = types.Transition(
+    observation=jnp.array([[1.0], [0.5]]),
+    action=jnp.array([[1.0, 0.0], [0.0, 1.0]]),  # (0.5, -1) and (0, 1) in the critic's coordinates
+    reward=jnp.array([1.0, -1.0]),
+    discount=jnp.array([0.5, 0.9]),
+    next_observation=jnp.array([[0.3], [-0.4]]),
+)
+
+
 def run_updates(num_updates, **settings):
-    batch = types.Transition(
-        observation=jnp.array([[1.0], [0.5]]),
-        action=jnp.array([[1.0, 0.0], [0.0, 1.0]]),
-        reward=jnp.array([1.0, -1.0]),
-        discount=jnp.array([0.5, 0.0]),
-        next_observation=jnp.array([[0.3], [-0.4]]),
-    )
     info = replay.SampleInfo(keys=(), probabilities=jnp.ones(2), table_size=jnp.int32(10))
     learner_core = mpo.make_core(mpo.MPOConfig(**settings), make_network(), SPEC)
     state, outputs = learner_core.init(jax.random.key(0)), []
     update = jax.jit(learner_core.update)
     for _ in range(num_updates):
-        state, output = update(state, replay.Sample(batch, info))
+        state, output = update(state, replay.Sample(BATCH, info))
         outputs.append((state, output.metrics))
     return outputs
+
+
+def test_each_sampled_action_meets_the_critic_with_its_own_observation():
+    network = networks.ActorCriticNetworks(
+        networks.FeedForwardNetwork(None, lambda params, tree: DiagonalGaussian(tree["x"] + params, tree["x"])),
+        networks.Critic(None, lambda params, tree, a: jnp.stack([tree["n"] + a[:, 0], params * a[:, 1]], axis=-1)),
+    )
+    observation = {"x": jnp.array([[1.0, 2.0], [10.0, 20.0], [100.0, 200.0]]), "n": jnp.array([0, 1_000, 2_000])}
+    key = jax.random.key(3)
+    target, actions, outputs = mpo.sample_actions(
+        jnp.float32(5), jnp.float32(7), observation, key, network=network, num_samples=K
+    )
+    np.testing.assert_allclose(actions, target.mean + target.std * jax.random.normal(key, (K, B, D)), rtol=1e-6)
+    np.testing.assert_array_equal(target.mean, observation["x"] + 5)
+    for k in range(K):
+        for b in range(B):
+            expected = [1_000 * b + actions[k, b, 0], 7 * actions[k, b, 1]]
+            np.testing.assert_allclose(outputs[k, b], expected, rtol=1e-6)
+
+
+def softmax(scores):
+    exps = [math.exp(score - max(scores)) for score in scores]
+    return [value / sum(exps) for value in exps]
+
+
+def temperature_loss(scores, temperature, epsilon):
+    log_means = [math.log(sum(math.exp(score / temperature) for score in row) / K) for row in scores]
+    return temperature * (epsilon + sum(log_means) / len(log_means))
+
+
+@pytest.mark.parametrize("action_penalty", [True, False])
+def test_a_learner_step_against_plain_loops(action_penalty):
+    settings = dict(num_samples=K, initial_log_temperature=2.0, action_penalty=action_penalty)
+    ((_, metrics),) = run_updates(1, **settings)
+    config = mpo.MPOConfig(**settings)
+    key_actions = jax.random.split(jax.random.split(jax.random.key(0), 3)[2])[1]
+    noise = np.asarray(jax.random.normal(key_actions, (K, 2, D)), np.float64)
+    temperature, alpha_mean, alpha_std = math.log(1 + math.exp(2)), math.log(1 + math.exp(10)), 1_000.0
+    coordinates = [(0.5, -1.0), (0.0, 1.0)]
+
+    critic_loss, policy_loss, values, distances = 0.0, 0.0, [], []
+    for b, (o_t, o_tm1) in enumerate([(0.3, 1.0), (-0.4, 0.5)]):
+        mean = [3.0 * o_t, -0.25 * o_t]
+        std = [math.exp(number) for number in mean]
+        actions = [[mean[d] + std[d] * noise[k, b, d] for d in range(D)] for k in range(K)]
+        q = [20 * action[0] + 10 * action[1] + o_t for action in actions]
+        target = float(BATCH.reward[b]) + 0.99 * float(BATCH.discount[b]) * sum(q) / K
+        q_tm1 = 20 * coordinates[b][0] + 10 * coordinates[b][1] + o_tm1
+        critic_loss += 0.5 * (target - q_tm1) ** 2 / 2
+        distance = [math.hypot(*(max(0.0, abs(number) - 1) for number in action)) for action in actions]
+        weights = softmax([value / temperature for value in q])
+        if action_penalty:
+            penalties = softmax([-value / temperature for value in distance])
+            weights = [one + other for one, other in zip(weights, penalties, strict=True)]
+        for k in range(K):
+            log_prob = sum(-0.5 * noise[k, b, d] ** 2 - math.log(std[d] * math.sqrt(2 * math.pi)) for d in range(D))
+            # The policy is its target yet, so its parts with another's mean or deviation are it, too.
+            policy_loss -= weights[k] * 2 * log_prob / 2
+        values.append(q)
+        distances.append(distance)
+    dual_loss = temperature_loss(values, temperature, 0.1)
+    if action_penalty:
+        dual_loss += temperature_loss([[-number for number in row] for row in distances], temperature, 0.001)
+    dual_loss += D * (alpha_mean * config.epsilon_mean + alpha_std * config.epsilon_std)
+    for name, expected in (("critic", critic_loss), ("policy", policy_loss), ("dual", dual_loss)):
+        np.testing.assert_allclose(metrics[f"{name}_loss"], expected, rtol=1e-4, err_msg=name)
+    np.testing.assert_allclose(metrics["out_of_bounds"], np.mean(distances), rtol=1e-5)
 
 
 @pytest.mark.parametrize("part", ["policy", "critic"])

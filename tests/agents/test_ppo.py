@@ -147,6 +147,7 @@ def make_rows(**fields):
         sample=jnp.array([0, 1]),
         log_prob=jnp.log(jnp.array([0.25, 0.5])),
         advantage=jnp.array([2.0, -4.0]),
+        target=jnp.array([3.0, -3.0]),
         value=jnp.array([1.0, 1.0]),
         mask=jnp.array([True, True]),
     )
@@ -163,7 +164,7 @@ def test_loss_by_hand():
     loss, metrics = loss_of(PARAMS, make_rows(), entropy_cost=0.1, value_cost=0.5, normalize_advantages=False)
     # Ratios are 2 and 0.5: min(2 * 2, 1.2 * 2) = 2.4 and min(0.5 * -4, 0.8 * -4) = -3.2.
     policy_loss = -(2.4 - 3.2) / 2
-    # Targets are 2 + 1 and -4 + 1, values 2 and 0.
+    # Targets are 3 and -3, values 2 and 0.
     value_loss = 0.5 * (1**2 + 3**2) / 2
     entropy = 1.5 * np.log(2)
     np.testing.assert_allclose(metrics["policy_loss"], policy_loss, rtol=1e-5)
@@ -182,7 +183,7 @@ def test_advantages_are_normalised_over_the_rows_that_are_steps():
 
 def test_values_are_clipped_around_those_before_the_update():
     # Values 2 and 0 become 1.5 and 0.5, farther from the targets 3 and 0.75 than before; the worse one counts.
-    rows = make_rows(advantage=jnp.array([2.0, -0.25]))
+    rows = make_rows(target=jnp.array([3.0, 0.75]))
     _, metrics = loss_of(PARAMS, rows, value_clip=0.5)
     np.testing.assert_allclose(metrics["value_loss"], 0.5 * (1.5**2 + 0.75**2) / 2, rtol=1e-5)
 
@@ -237,9 +238,8 @@ def test_a_minibatch_of_padding_alone_changes_nothing():
 def test_explained_variance_by_hand():
     # Targets 3 and -3 have variance 9, their distances from the values (2 and -4) too.
     np.testing.assert_allclose(ppo.explained_variance(make_rows()), 0.0, atol=1e-6)
-    perfect = make_rows(advantage=jnp.zeros(2), value=jnp.array([3.0, -3.0]))
-    assert ppo.explained_variance(perfect) == 1
-    assert ppo.explained_variance(make_rows(advantage=jnp.zeros(2))) == 0  # equal targets
+    assert ppo.explained_variance(make_rows(advantage=jnp.zeros(2))) == 1
+    assert ppo.explained_variance(make_rows(target=jnp.ones(2))) == 0  # equal targets
 
 
 def run_update(config, window, num_updates=1):
@@ -269,10 +269,45 @@ def test_normalised_values_learn_the_same_from_rewards_of_any_scale():
     np.testing.assert_allclose(scaled_state.returns.mean, 100 * state.returns.mean, rtol=1e-3)
 
     rows = ppo.make_rows(window, state.params, state.returns, apply=TABLE.apply, config=ppo.PPOConfig())
-    expected = state.returns.mean + np.sqrt(state.returns.variance) * state.params["value"][rows.observation]
-    np.testing.assert_allclose(rows.value, expected, rtol=1e-5)
+    np.testing.assert_array_equal(rows.value, state.params["value"][rows.observation])
+    expected = state.returns.mean + np.sqrt(state.returns.variance) * rows.value
+    np.testing.assert_allclose(rows.target - rows.advantage, expected, rtol=1e-5, atol=1e-5)
     normalized = ppo.normalize_rows(rows, state.returns)
-    np.testing.assert_allclose(normalized.value, state.params["value"][rows.observation], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(normalized.target - normalized.advantage, rows.value, rtol=1e-4, atol=1e-5)
+
+
+def test_values_are_clipped_around_what_the_network_gave_also_where_its_unit_changes():
+    window = make_window(np.random.default_rng(6), 4, 7)._replace(reward=np.full((4, 7), 30.0, np.float32))
+    settings = dict(unroll_length=6, batch_size=4, minibatch_size=24, num_epochs=1, normalize_values=True)
+
+    def value_losses(**more):
+        # The second learner step begins with statistics of its own, too.
+        return [
+            output.metrics["value_loss"]
+            for _, output in run_update(ppo.PPOConfig(**settings, **more, learning_rate=0.0), window, 2)
+        ]
+
+    params, start = TABLE.init(jax.random.split(jax.random.key(0))[0]), running_statistics.init_moments(())
+    rows = ppo.make_rows(window, params, start, apply=TABLE.apply, config=ppo.PPOConfig())
+    targets = np.asarray(rows.target)
+    normalized = (targets - targets.mean()) / targets.std()
+    # Before the gradient step the network gives what it gave: nothing is clipped.
+    first, second = value_losses(value_clip=1e-3)
+    np.testing.assert_allclose(first, np.mean((rows.value - normalized) ** 2) / 2, rtol=1e-4)
+    np.testing.assert_array_equal([first, second], value_losses())
+
+
+def test_values_stay_finite_where_all_returns_are_equal():
+    # Right values of a constant return: without rewards and with a discount of 0 all targets are 0.
+    window = make_window(np.random.default_rng(7), 4, 7)
+    window = window._replace(reward=0 * window.reward, discount=0 * window.discount)
+    config = ppo.PPOConfig(unroll_length=6, batch_size=4, minibatch_size=24, num_epochs=1, normalize_values=True)
+    for state, output in run_update(config, window, 3):
+        assert float(state.returns.variance) == 0
+        assert all(np.isfinite(value) for value in output.metrics.values())
+    rows = ppo.make_rows(window, state.params, state.returns, apply=TABLE.apply, config=config)
+    normalized = ppo.normalize_rows(rows, state.returns)
+    np.testing.assert_allclose(normalized.target - normalized.advantage, rows.value, rtol=1e-4)
 
 
 def test_a_learner_step_goes_over_its_batch_in_every_epoch():

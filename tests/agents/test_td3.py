@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import networks, replay, specs, types
+from acme_lite import learning, networks, replay, specs, testing, types
 from acme_lite.agents import td3
 
 SPEC = specs.EnvironmentSpec(
@@ -83,7 +83,7 @@ def test_policy_loss_is_that_of_the_first_critic():
 
 
 def states_of(num_updates, **settings):
-    learner_core = td3.make_core(td3.TD3Config(learning_rate=0.01, **settings), NETS, SPEC)
+    learner_core = td3.make_core(td3.TD3Config(**{"learning_rate": 0.01, **settings}), NETS, SPEC)
     update = jax.jit(learner_core.update)
     states, outputs = [learner_core.init(jax.random.key(0))], []
     for _ in range(num_updates):
@@ -101,6 +101,19 @@ def test_policy_and_targets_move_every_period_and_critics_always(period):
     target_moved = [bool((new.target_params.critic["v"] != old.target_params.critic["v"]).any()) for old, new in pairs]
     assert moved == target_moved == [step % period == 0 for step in range(1, 7)]
     assert all((new.params.critic["v"] != old.params.critic["v"]).any() for old, new in pairs)
+
+
+@pytest.mark.parametrize("period", [1, 2, 4])
+def test_the_schedule_counts_learner_steps_for_policy_and_critics(period):
+    schedule = learning.LinearSchedule(0.01, 0.0, 8)
+    states, _ = states_of(12, policy_update_period=period, learning_rate=schedule)
+    pairs = list(itertools.pairwise(states))
+    # Adam's first step is as long as the step size, here that of the learner step before which there were period - 1.
+    old, new = pairs[period - 1]
+    assert abs(new.params.policy[0] - old.params.policy[0]) == pytest.approx(0.01 * (1 - (period - 1) / 8), rel=1e-3)
+    for part, every in (("policy", period), ("critic", 1)):
+        moved = [testing.value_difference(getattr(old.params, part), getattr(new.params, part)) for old, new in pairs]
+        assert [bool(difference) for difference in moved] == [step <= 8 and step % every == 0 for step in range(1, 13)]
 
 
 @pytest.mark.parametrize("rate", [0.005, 0.25, 1.0])

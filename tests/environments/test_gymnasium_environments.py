@@ -102,6 +102,16 @@ def test_nested_spaces_become_specs_and_values_come_through():
     assert taken["wide"].dtype == np.float64
 
 
+def test_the_bounds_of_a_double_precision_action_are_in_its_space():
+    inner = Echo(spaces.Box(-1, 1, (1,)), spaces.Box(0.1, 0.3, (2,), np.float64))  # the echo checks its actions
+    environment = environments.GymnasiumEnvironment(inner)
+    environment.reset()
+    spec = environment.action_spec()
+    for action in (spec.minimum, spec.maximum):
+        environment.step(action)
+    np.testing.assert_allclose(inner.actions, [[0.1, 0.1], [0.3, 0.3]], rtol=1e-7)
+
+
 def test_discrete_actions_arrive_as_the_space_samples_them_and_floats_are_refused():
     inner = Echo(spaces.Discrete(4), spaces.Discrete(3, start=5))
     environment = environments.GymnasiumEnvironment(inner)

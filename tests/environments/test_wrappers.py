@@ -6,6 +6,7 @@ import pytest
 from dm_env import specs as dm_specs
 
 from acme_lite import environments, specs
+from acme_lite.environments import wrappers
 from tests.environments import episodes
 
 WRAPPERS = {
@@ -86,6 +87,22 @@ def test_single_precision_converts_values_specs_and_actions():
     np.testing.assert_array_equal(spec.maximum, np.array([np.inf, 1], np.float32))
     assert inner.actions[0].dtype == np.float64
     np.testing.assert_array_equal(inner.actions[0], [0.5, 0.25])
+
+
+def test_single_precision_rounds_the_bounds_of_actions_to_the_inside_and_those_of_observations_as_values():
+    # The nearest float32 to 0.1 and to 0.3 are greater, that to 0.7 is less; none lies between the bounds of the last.
+    bounds = dm_specs.BoundedArray((4,), np.float64, [0.1, -0.3, -0.7, 0.1], [0.3, -0.1, 0.7, 0.1], "bounded")
+    inner = episodes.scripted(action_spec=bounds)
+    spec = environments.SinglePrecision(inner).action_spec()
+    for action in (spec.minimum, spec.maximum):
+        bounds.replace(shape=(3,), minimum=bounds.minimum[:3], maximum=bounds.maximum[:3]).validate(
+            action[:3].astype(np.float64)
+        )
+    np.testing.assert_allclose(spec.minimum, bounds.minimum, rtol=1e-7)
+    np.testing.assert_allclose(spec.maximum, bounds.maximum, rtol=1e-7)
+    single = wrappers.to_single_spec(bounds)
+    for observation in (bounds.minimum, bounds.maximum):
+        single.validate(observation.astype(np.float32))
 
 
 def test_single_precision_keeps_structure_and_kinds_of_specs():

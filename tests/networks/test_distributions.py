@@ -12,6 +12,7 @@ INTEGERS = specs.BoundedArray((2,), np.int32, [1, -1], [3, 0])
 BOX = specs.BoundedArray((2,), np.float32, [-2.0, 0.0], [2.0, 10.0])
 UNBOUNDED = specs.Array((2, 1), np.float32)
 MIXED = {"move": DISCRETE, "turn": (BOX, INTEGERS)}
+BOUNDS = ([0.1, -0.3], [0.3, -0.1])
 ALL = {"discrete": DISCRETE, "integers": INTEGERS, "box": BOX, "unbounded": UNBOUNDED, "mixed": MIXED}
 
 
@@ -61,6 +62,29 @@ def test_gaussian_by_hand():
     np.testing.assert_allclose(distribution.to_action(jnp.array([-1.0, 1.0])), [-2, 10])
     np.testing.assert_allclose(distribution.to_action(jnp.array([0.5, -3.0])), [1, 0])
     np.testing.assert_array_equal(distribution.is_scale, [False, False, True, True])
+
+
+@pytest.mark.filterwarnings("error::UserWarning")  # JAX warns of 64 bits that it does not have
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.float16])
+def test_actions_never_leave_the_bounds(dtype):
+    # The nearest float32 to 0.3 is greater than it. The greatest number is as good as no bound.
+    spec = specs.BoundedArray((3,), dtype, [0.1, -0.3, -1], [0.3, -0.1, np.finfo(dtype).max])
+    to_action = jax.jit(networks.make_action_distribution(spec).to_action)
+    for value in (-5.0, -1.0, 0.0, 1.0, 5.0):
+        action = np.asarray(to_action(jnp.full((3,), value)))
+        assert action.dtype == jax.dtypes.canonicalize_dtype(dtype)
+        spec.validate(action.astype(dtype))
+        np.testing.assert_allclose(action[:2], np.clip([0.2 + 0.1 * value, -0.2 + 0.1 * value], *BOUNDS), rtol=2e-3)
+        assert action[2] == max(value, -1)
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_a_discrete_action_of_64_bits_is_one_of_32():
+    for spec in (specs.DiscreteArray(3, np.int64), specs.BoundedArray((2,), np.int64, 0, 2)):
+        distribution = networks.make_action_distribution(spec)
+        params = jnp.zeros(distribution.num_params)
+        for action in (distribution.mode(params), distribution.sample(params, jax.random.key(0))):
+            assert action.shape == spec.shape and action.dtype == np.int32
 
 
 def test_a_product_adds_its_parts():

@@ -105,8 +105,12 @@ class DQNConfig:
             checks.left_at_default(self, "without munchausen", *names)
         if self.distribution is None:
             checks.left_at_default(self, "without a distribution", "num_atoms")
-        if self.distribution != "categorical":
+        if self.distribution == "categorical":
+            checks.left_at_default(self, "with a categorical distribution, whose loss has no use for it", "huber_delta")
+        else:
             checks.left_at_default(self, "without a categorical distribution", "v_min", "v_max")
+        if not self.priority_exponent:
+            checks.left_at_default(self, "without a priority_exponent", "importance_exponent")
 
 
 _PRIORITISED = dict(priority_exponent=0.5, importance_exponent=0.5)
@@ -173,7 +177,7 @@ class DQNBuilder(builders.TransitionBuilder):
         evaluation: bool = False,
         actor: core.ActorId = core.ActorId(),
     ) -> acting.ActorCore:
-        dtype = networks_lib.check_discrete(spec, agent="DQN").dtype
+        dtype = jax.dtypes.canonicalize_dtype(networks_lib.check_discrete(spec, agent="DQN").dtype)
         config = self.config
         if evaluation:
             fixed_epsilon: float | None = config.evaluation_epsilon

@@ -5,10 +5,12 @@ from acme_lite.agents.mpo.learning import (
     Duals,
     TrainingState,
     action_weights,
+    critic_loss,
     dual_loss,
     make_core,
     out_of_bounds,
     policy_loss,
+    sample_actions,
     temperature_loss,
 )
 from acme_lite.agents.mpo.networks import make_networks, return_model
@@ -20,11 +22,13 @@ __all__ = [
     "MPOConfig",
     "TrainingState",
     "action_weights",
+    "critic_loss",
     "dual_loss",
     "make_core",
     "make_networks",
     "out_of_bounds",
     "policy_loss",
     "return_model",
+    "sample_actions",
     "temperature_loss",
 ]

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from acme_lite import learning, networks, replay, specs, types
 from acme_lite.agents.mpo import networks as mpo_networks
-from acme_lite.networks import policy_gaussian
+from acme_lite.networks import policy_gaussian, return_models
 from acme_lite.networks.policy_gaussian import DiagonalGaussian
 
 if TYPE_CHECKING:
@@ -95,6 +95,61 @@ def temperature_loss(temperature: jax.Array, scores: Float[Array, "K B"], epsilo
 def out_of_bounds(actions: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:
     """Returns how far actions `[..., D]` lie beyond [-1, 1], the length of what clipping takes off."""
     return jnp.linalg.norm(actions - jnp.clip(actions, -1, 1), axis=-1)
+
+
+def sample_actions(
+    target_policy_params: types.Params,
+    target_critic_params: types.Params,
+    observation: types.ArrayTree,
+    key: jax.Array,
+    *,
+    network: networks.ActorCriticNetworks,
+    num_samples: int,
+) -> tuple[DiagonalGaussian, Float[Array, "K B D"], jax.Array]:
+    """Returns the target policy `[B, D]`, K actions of it at each observation, and the target critic's `[K, B, *O]`.
+
+    Args:
+        target_policy_params: of the target policy.
+        target_critic_params: of the target critic.
+        observation: `[B, ...]` tree.
+        key: consumed.
+        network: policy and critic.
+        num_samples: K.
+    """
+    target = network.policy.apply(target_policy_params, observation)
+    actions = target.mean + target.std * jax.random.normal(key, (num_samples, *target.mean.shape))
+    repeated = jax.tree.map(lambda leaf: jnp.tile(leaf, (num_samples, *[1] * (leaf.ndim - 1))), observation)
+    # Rows of all observations for the first actions, then for the second ones, as `tile` has them.
+    rows = jnp.reshape(actions, (-1, actions.shape[-1]))
+    output = network.critic.apply(target_critic_params, repeated, rows)
+    return target, actions, jnp.reshape(output, (*actions.shape[:2], *output.shape[1:]))
+
+
+def critic_loss(
+    critic_params: types.Params,
+    batch: types.Transition,
+    next_output: jax.Array,
+    *,
+    apply: Callable[[types.Params, types.ArrayTree, jax.Array], jax.Array],
+    returns: return_models.ReturnModel,
+    discount: float,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Returns the mean loss of the critic on a batch, and its metrics.
+
+    The target is r_t + discount * discount_t * Z_t; what the loss is of it and Z(o_tm1, a_tm1), the return model says.
+    No gradient flows to the target.
+
+    Args:
+        critic_params: of the critic.
+        batch: n-step transitions `[B, ...]` whose actions `[B, D]` are in [-1, 1].
+        next_output: `[B, *O]` the return model's Z_t, of the target policy's actions at the next observation.
+        apply: the critic.
+        returns: how the critic models returns.
+        discount: factor per step, in [0, 1].
+    """
+    output = apply(critic_params, batch.observation, batch.action)
+    losses = returns.losses(output, batch.reward, discount * batch.discount, next_output)
+    return jnp.mean(losses), {"q_value": jnp.mean(returns.mean(output))}
 
 
 def policy_loss(
@@ -190,23 +245,12 @@ def make_core(
     limited = functools.partial(learning.make_optimizer, max_gradient_norm=config.max_gradient_norm)
     policy_optimizer, critic_optimizer = limited(config.policy_learning_rate), limited(config.critic_learning_rate)
     dual_optimizer = learning.make_optimizer(config.dual_learning_rate)
+    sampled = functools.partial(sample_actions, network=network, num_samples=config.num_samples)
+    loss_of_critic = functools.partial(
+        critic_loss, apply=network.critic.apply, returns=returns, discount=config.discount
+    )
     loss_of_policy = functools.partial(policy_loss, apply=network.policy.apply)
     loss_of_duals = functools.partial(dual_loss, config=config)
-
-    def critic_loss(params: types.Params, batch: types.Transition, target: jax.Array):
-        output = network.critic.apply(params, batch.observation, batch.action)
-        losses = returns.losses(output, batch.reward, config.discount * batch.discount, target)
-        return jnp.mean(losses), jnp.mean(returns.mean(output))
-
-    def sampled(state: TrainingState, observation: types.ArrayTree, key: jax.Array):
-        """Returns the target policy `[B, D]`, actions of it `[K, B, D]` and the target critic's output of them."""
-        target = network.policy.apply(state.target_policy_params, observation)
-        noise = jax.random.normal(key, (config.num_samples, *target.mean.shape))
-        actions = target.mean + target.std * noise
-        num_rows = config.num_samples * target.mean.shape[0]
-        repeated = jax.tree.map(lambda leaf: jnp.tile(leaf, (config.num_samples, *[1] * (leaf.ndim - 1))), observation)
-        output = network.critic.apply(state.target_critic_params, repeated, jnp.reshape(actions, (num_rows, -1)))
-        return target, actions, jnp.reshape(output, (*actions.shape[:2], *output.shape[1:]))
 
     def init(key: jax.Array) -> TrainingState:
         key_policy, key_critic, key = jax.random.split(key, 3)
@@ -218,9 +262,13 @@ def make_core(
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:
         key, key_actions = jax.random.split(jax.random.wrap_key_data(state.key))
         batch = sample.data._replace(action=scaling.from_action(sample.data.action))
-        target, actions, outputs = sampled(state, batch.next_observation, key_actions)
-        critic, critic_opt_state, q_value, critic_step = learning.gradient_step(
-            critic_loss, critic_optimizer, state.critic_params, state.critic_opt_state, batch, returns.mixture(outputs)
+        old_targets = (state.target_policy_params, state.target_critic_params)
+        target, actions, outputs = sampled(*old_targets, batch.next_observation, key_actions)
+        critic, critic_opt_state, critic_metrics, critic_step = learning.gradient_step(
+            loss_of_critic,
+            critic_optimizer,
+            *(state.critic_params, state.critic_opt_state),
+            *(batch, returns.mixture(outputs)),
         )
         values, distances, positive = returns.mean(outputs), out_of_bounds(actions), positive_duals(state.duals)
         weights = action_weights(values, positive.temperature)
@@ -237,14 +285,12 @@ def make_core(
         )
         duals = jax.tree.map(lambda leaf: jnp.maximum(leaf, _LEAST_LOG_DUAL), duals)
         steps = state.steps + 1
-        old_targets = (state.target_policy_params, state.target_critic_params)
         target_policy, target_critic = optax.periodic_update(
             (policy, critic), old_targets, steps, config.target_update_period
         )
         parts = {"critic": critic_step, "policy": policy_step, "dual": dual_step}
         metrics = {f"{part}_{name}": value for part, step in parts.items() for name, value in step.items()}
-        metrics |= {
-            "q_value": q_value,
+        metrics |= critic_metrics | {
             "temperature": positive.temperature,
             "kl_mean": jnp.mean(divergences[0]),
             "kl_std": jnp.mean(divergences[1]),

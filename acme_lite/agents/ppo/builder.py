@@ -35,7 +35,7 @@ class PPOConfig:
     clip_epsilon: float | learning.LinearSchedule = 0.2
     """How far the ratio of probabilities counts away from 1 (Schulman et al., 2017): a number or a schedule."""
     value_clip: float | None = None
-    """How far a value counts away from the one before the learner step, in the value's units; None for no limit."""
+    """How far a value counts away from the one before the learner step, in the network's unit; None for no limit."""
     value_cost: float = 1.0
     """Weight of the value loss, half the mean squared error."""
     entropy_cost: float | learning.LinearSchedule = 0.0

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 rlax = _runtime.import_rlax()
 
-_MIN_VARIANCE = 1e-8
-
 
 class TrainingState(NamedTuple):
     """All that learning carries along.
@@ -43,15 +41,17 @@ class TrainingState(NamedTuple):
 class Rows(NamedTuple):
     """Steps to learn from, in any order.
 
-    With `normalize_values` the unit of advantages and values is the standard deviation of returns, and values count
-    from the mean of returns.
+    With `normalize_values` the unit of advantages and targets is the standard deviation of all returns so far, these
+    among them, and targets count from their mean. Values are as the network gave them, so that a limit on their change
+    counts from there.
 
     Attributes:
         observation: `[B, ...]` tree.
         sample: `[B, ...]` tree, the sample of the distribution over actions that gave the action.
         log_prob: `[B]` logarithm of the probability or density with which it was drawn.
         advantage: `[B]`, in units of return.
-        value: `[B]` value of the observation before the update.
+        target: `[B]` what the value should be, in units of return.
+        value: `[B]` the network's value of the observation before the update.
         mask: `[B]` bool, False for rows that are no steps.
     """
 
@@ -59,6 +59,7 @@ class Rows(NamedTuple):
     sample: types.ArrayTree
     log_prob: jax.Array
     advantage: jax.Array
+    target: jax.Array
     value: jax.Array
     mask: jax.Array
 
@@ -111,7 +112,7 @@ def ppo_loss(
 
     loss = policy loss + value_cost value loss - entropy_cost entropy
     policy loss = -mean min(ratio advantage, clip(ratio, 1 - clip_epsilon, 1 + clip_epsilon) advantage)
-    value loss = mean (v - target)^2 / 2, with target = advantage + value before the update
+    value loss = mean (v - target)^2 / 2
 
     where ratio = exp(log_prob - log_prob when acting). Advantages are normalised over the minibatch, and values are
     clipped around the ones before the update, as the config says. Probabilities are those among legal actions.
@@ -139,11 +140,10 @@ def ppo_loss(
     clipped_ratio = jnp.clip(ratio, 1 - clip_epsilon, 1 + clip_epsilon)
     policy_loss = -mean(jnp.minimum(ratio * advantage, clipped_ratio * advantage))
 
-    target = rows.advantage + rows.value
-    value_error = jnp.square(output.value - target)
+    value_error = jnp.square(output.value - rows.target)
     if config.value_clip is not None:
         clipped_value = rows.value + jnp.clip(output.value - rows.value, -config.value_clip, config.value_clip)
-        value_error = jnp.maximum(value_error, jnp.square(clipped_value - target))
+        value_error = jnp.maximum(value_error, jnp.square(clipped_value - rows.target))
     value_loss = mean(0.5 * value_error)
     entropy = mean(distribution.entropy(policy))
     metrics = {
@@ -164,7 +164,7 @@ def make_rows(
     apply: Callable[[types.Params, types.ArrayTree], networks.PolicyValue],
     config: PPOConfig,
 ) -> Rows:
-    """Returns the steps of windows `[B, T + 1, ...]` as B T rows, in units of return.
+    """Returns the steps of windows `[B, T + 1, ...]` as B T rows, in units of return but for the network's values.
 
     Args:
         batch: the windows, whose last rows only bootstrap.
@@ -175,8 +175,8 @@ def make_rows(
     """
     num_windows, length = batch.reward.shape
     flat_observation = jax.tree.map(lambda leaf: jnp.reshape(leaf, (-1, *leaf.shape[2:])), batch.observation)
-    values = returns.mean + jnp.sqrt(returns.variance) * apply(params, flat_observation).value
-    values = jnp.reshape(values, (num_windows, length))
+    network_values = jnp.reshape(apply(params, flat_observation).value, (num_windows, length))
+    values = returns.mean + running_statistics.standard_deviation(returns) * network_values
     advantages = jax.vmap(functools.partial(generalized_advantages, lambda_=config.gae_lambda))(
         batch.reward[:, :-1], config.discount * batch.discount[:, :-1], batch.mask, values
     )
@@ -185,14 +185,17 @@ def make_rows(
         return jnp.reshape(jnp.asarray(leaf)[:, : length - 1], (-1, *leaf.shape[2:]))
 
     sample = batch.extras.get("sample", batch.action)
-    rows = Rows(batch.observation, sample, batch.extras["log_prob"], advantages, values, batch.mask)
-    return jax.tree.map(flatten, rows)
+    targets = advantages + values[:, :-1]
+    log_prob = batch.extras["log_prob"]
+    return jax.tree.map(
+        flatten, Rows(batch.observation, sample, log_prob, advantages, targets, network_values, batch.mask)
+    )
 
 
 def normalize_rows(rows: Rows, returns: running_statistics.Moments) -> Rows:
-    """Returns rows in units of return with values that count from the mean of returns, in standard deviations."""
-    scale = jax.lax.rsqrt(jnp.maximum(returns.variance, _MIN_VARIANCE))
-    return rows._replace(advantage=rows.advantage * scale, value=(rows.value - returns.mean) * scale)
+    """Returns rows whose advantages and targets are in standard deviations of returns, targets from their mean."""
+    deviation = running_statistics.standard_deviation(returns)
+    return rows._replace(advantage=rows.advantage / deviation, target=(rows.target - returns.mean) / deviation)
 
 
 def explained_variance(rows: Rows) -> jax.Array:
@@ -202,7 +205,7 @@ def explained_variance(rows: Rows) -> jax.Array:
         centred = values - learning.masked_mean(values, rows.mask)
         return learning.masked_mean(jnp.square(centred), rows.mask)
 
-    of_targets = variance(rows.advantage + rows.value)
+    of_targets = variance(rows.target)
     return jnp.where(of_targets > 0, 1 - variance(rows.advantage) / jnp.where(of_targets > 0, of_targets, 1), 0.0)
 
 
@@ -235,7 +238,7 @@ def make_core(
         rows = make_rows(sample.data, state.params, state.returns, apply=network.apply, config=config)
         returns = state.returns
         if config.normalize_values:
-            returns = running_statistics.add_rows(returns, rows.advantage + rows.value, rows.mask)
+            returns = running_statistics.add_rows(returns, rows.target, rows.mask)
             rows = normalize_rows(rows, returns)
 
         def minibatch_step(carry, indices):

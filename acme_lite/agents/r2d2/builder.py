@@ -129,7 +129,7 @@ class R2D2Builder(builders.ReplayBuilder):
         evaluation: bool = False,
         actor: core.ActorId = core.ActorId(),
     ) -> acting.ActorCore:
-        dtype = networks_lib.check_discrete(spec, agent="R2D2").dtype
+        dtype = jax.dtypes.canonicalize_dtype(networks_lib.check_discrete(spec, agent="R2D2").dtype)
         config = self.config
 
         def epsilon_of_each(base: jax.Array, num_envs: int) -> jax.Array:

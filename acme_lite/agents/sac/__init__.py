@@ -1,6 +1,6 @@
 """SAC: a soft actor-critic with two critics (Haarnoja et al., 2018)."""
 
-from acme_lite.agents.sac.builder import SACBuilder, SACConfig
+from acme_lite.agents.sac.builder import VARIANTS, SACBuilder, SACConfig
 from acme_lite.agents.sac.learning import (
     TrainingState,
     critic_loss,
@@ -12,6 +12,7 @@ from acme_lite.agents.sac.learning import (
 from acme_lite.agents.sac.networks import make_networks
 
 __all__ = [
+    "VARIANTS",
     "SACBuilder",
     "SACConfig",
     "TrainingState",

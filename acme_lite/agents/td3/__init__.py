@@ -1,6 +1,6 @@
 """TD3: a deterministic actor-critic with two critics and delayed updates (Fujimoto et al., 2018)."""
 
-from acme_lite.agents.td3.builder import TD3Builder, TD3Config
+from acme_lite.agents.td3.builder import VARIANTS, TD3Builder, TD3Config
 from acme_lite.agents.td3.learning import (
     TrainingState,
     Weights,
@@ -13,6 +13,7 @@ from acme_lite.agents.td3.learning import (
 from acme_lite.agents.td3.networks import make_networks
 
 __all__ = [
+    "VARIANTS",
     "TD3Builder",
     "TD3Config",
     "TrainingState",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
@@ -115,7 +116,14 @@ def make_core(
 ) -> learning.LearnerCore:
     """Returns TD3 as pure functions."""
     scaling = networks.make_action_scaling(spec.action, agent="TD3")
-    optimizer = learning.make_optimizer(config.learning_rate, max_gradient_norm=config.max_gradient_norm)
+    limited = functools.partial(learning.make_optimizer, max_gradient_norm=config.max_gradient_norm)
+
+    def policy_learning_rate(policy_updates: jax.Array) -> jax.Array:
+        # Each one is in the last learner step of a period.
+        learner_steps = (policy_updates + 1) * config.policy_update_period - 1
+        return learning.value_at(config.learning_rate, learner_steps)
+
+    policy_optimizer, critic_optimizer = limited(policy_learning_rate), limited(config.learning_rate)
 
     def init(key: jax.Array) -> TrainingState:
         key_policy, key_critic, key = jax.random.split(key, 3)
@@ -123,8 +131,8 @@ def make_core(
         return TrainingState(
             params,
             params,
-            optimizer.init(params.policy),
-            optimizer.init(params.critic),
+            policy_optimizer.init(params.policy),
+            critic_optimizer.init(params.critic),
             {"policy_loss": jnp.float32(0), "policy_gradient_norm": jnp.float32(0)},
             jnp.int32(0),
             jax.random.key_data(key),
@@ -135,7 +143,7 @@ def make_core(
             return policy_loss(params, state.params.critic, observation, nets=nets)
 
         policy_params, opt_state, _, metrics = learning.gradient_step(
-            loss, optimizer, state.params.policy, state.policy_opt_state
+            loss, policy_optimizer, state.params.policy, state.policy_opt_state
         )
         params = Weights(policy_params, state.params.critic)
         return state._replace(
@@ -161,7 +169,7 @@ def make_core(
             return critic_loss(params, batch, scaling.from_action(batch.action), targets, critic=nets.critic)
 
         critic_params, critic_opt_state, metrics, critic_metrics = learning.gradient_step(
-            loss, optimizer, state.params.critic, state.critic_opt_state
+            loss, critic_optimizer, state.params.critic, state.critic_opt_state
         )
         steps = state.steps + 1
         state = state._replace(
