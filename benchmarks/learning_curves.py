@@ -3,8 +3,9 @@
 Each run is an `experiments.run_experiment` in a process of its own, with a directory of its own: one that has finished
 is not run again, one that was stopped goes on from its checkpoint. Ctrl-C stops the runs with a checkpoint each. From
 then on, and after every run, what all runs have logged so far is written to `results`: for each agent and task a CSV
-file with one row per evaluation, and for each task a plot of the interquartile mean over seeds with its 95 % bootstrap
-interval, beside the published points where there are any.
+file with one row per evaluation; for each task a plot of the interquartile mean over seeds with its 95 % bootstrap
+interval, beside the published points where there are any; and a table that compares the means of all CSV files there
+with those points. What differs from the agents' named configs stands in the files' names.
 
     uv run benchmarks/learning_curves.py --agents d4pg mpo:dmpo --tasks dm_control:cartpole:swingup --seeds 0 1 2
     uv run benchmarks/learning_curves.py --agents dqn --tasks gym:CartPole-v1 --evaluate-every 10000 --cores 0 1
@@ -18,16 +19,19 @@ import collections
 import concurrent.futures
 import csv
 import dataclasses
+import importlib.metadata
+import importlib.util
 import json
 import os
 import pathlib
+import platform
 import queue
 import re
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -103,7 +107,7 @@ class Curves:
     steps: int = 100_000
     """Environment steps of a run."""
     num_envs: int = 1
-    """Environments that are stepped together."""
+    """Environments that are stepped together; the files' names say how many, unless it is one."""
     settings: tuple[str, ...] = ()
     """Settings of the agents other than their named configs', as name=value; they name the files, too."""
     evaluate_every: int = 5_000
@@ -119,7 +123,12 @@ class Curves:
     directory: str = "runs/learning_curves"
     """Where the runs' directories are."""
     results: str = "docs/results"
-    """Where CSV files and plots go."""
+    """Where CSV files, plots and the table of means go."""
+
+    @property
+    def variant(self) -> tuple[str, ...]:
+        """What the curves of these runs have other than those of the named configs, as name=value."""
+        return self.settings if self.num_envs == 1 else (*self.settings, f"num_envs={self.num_envs}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,10 +149,13 @@ class Run:
 
     @property
     def directory(self) -> pathlib.Path:
-        """Where the run writes."""
+        """Where the run writes; everything that it follows from stands in the name."""
         curves = self.curves
-        name = f"{file_name(self.task, self.agent, *curves.settings)}_seed{self.seed}_{curves.steps}"
-        return pathlib.Path(curves.directory) / name
+        parts = [self.task, self.agent, *curves.variant]
+        for name in ("evaluate_every", "evaluation_episodes"):
+            if getattr(curves, name) != getattr(Curves, name):
+                parts.append(f"{name}={getattr(curves, name)}")
+        return pathlib.Path(curves.directory) / file_name(*parts, f"seed{self.seed}", str(curves.steps))
 
 
 def file_name(*parts: str) -> str:
@@ -217,13 +229,17 @@ class Workers:
                 process.send_signal(signal.SIGINT)
 
     def work(self, core: int | None) -> None:
-        """Performs runs until none is left."""
+        """Performs runs until none is left, on one core if it is given."""
+        if core is not None:
+            # The processes that this thread starts inherit its core: NumPy and XLA make a thread for each core that
+            # they find when they are imported.
+            os.sched_setaffinity(threading.get_native_id(), [core])
         while True:
             with self._lock:
                 if self._stopped or self._runs.empty():
                     return
                 run = self._runs.get()
-                process = self._start(run, core)
+                process = self._start(run)
                 self._processes.add(process)
             code = process.wait()
             with self._lock:
@@ -231,9 +247,9 @@ class Workers:
                 if code:
                     self.failed.append(run)
 
-    def _start(self, run: Run, core: int | None) -> subprocess.Popen:
+    def _start(self, run: Run) -> subprocess.Popen:
         run.directory.parent.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, __file__, "--worker", json.dumps(dataclasses.asdict(run) | {"core": core})]
+        command = [sys.executable, __file__, "--worker", json.dumps(dataclasses.asdict(run))]
         log = run.directory.with_suffix(".log")
         print(f"{run.agent} {run.task} seed {run.seed}: writes to {run.directory} and {log}", flush=True)
         # In a session of its own, so that Ctrl-C reaches it once, from here.
@@ -242,10 +258,7 @@ class Workers:
 
 
 def worker(arguments: dict[str, Any]) -> int:
-    """Performs one run as a process of its own, on a core of its own if there is one; returns its exit status."""
-    core = arguments.pop("core")
-    if core is not None:
-        os.sched_setaffinity(0, [core])  # before JAX makes its threads
+    """Performs one run as a process of its own; returns its exit status."""
     perform(Run(**arguments | {"curves": Curves(**_tuples(arguments["curves"]))}))
     return 0
 
@@ -277,17 +290,20 @@ def _read(path: pathlib.Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def read_rows(path: pathlib.Path) -> list[dict[str, float]]:
+    """Returns the rows of a file that `write_evaluations` has written, or none if there is no such file."""
+    return [{name: float(row[name]) for name in FIELDS} for row in _read(path)]
+
+
 def write_evaluations(path: pathlib.Path, rows: Sequence[Mapping[str, float]]) -> None:
-    """Writes rows of `FIELDS`; rows of other seeds that are there already stay."""
-    seeds = {int(row["seed"]) for row in rows}
-    kept = [{name: float(row[name]) for name in FIELDS} for row in _read(path) if int(row["seed"]) not in seeds]
-    merged = sorted([*kept, *rows], key=lambda row: (row["seed"], row["steps"]))
+    """Writes rows of `FIELDS`; rows of other seeds or steps that are there already stay."""
+    merged = {(row["seed"], row["steps"]): row for row in [*read_rows(path), *rows]}
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(FIELDS)
-        for row in merged:
+        for _, row in sorted(merged.items()):
             seed, steps, mean_return, episodes, seconds = (row[name] for name in FIELDS)
             writer.writerow([int(seed), int(steps), f"{mean_return:.2f}", int(episodes), f"{seconds:.0f}"])
     temporary.replace(path)
@@ -305,21 +321,26 @@ def interquartile_mean(values: np.ndarray) -> np.ndarray:
     return np.tensordot(np.diff(edges) / 0.5, ordered, axes=1)
 
 
-def bootstrap_interval(values: np.ndarray, *, num_resamples: int = 2_000) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the ends `[...]` of the 95 % percentile bootstrap interval of the interquartile mean over `[S, ...]`."""
+def mean(values: np.ndarray) -> np.ndarray:
+    """Returns the means `[...]` of values `[S, ...]`."""
+    return values.mean(axis=0)
+
+
+def bootstrap_interval(
+    values: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], *, num_resamples: int = 2_000
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the ends `[...]` of the 95 % percentile bootstrap interval of a statistic over `[S, ...]`."""
     draws = np.random.default_rng(0).integers(len(values), size=(num_resamples, len(values)))
-    means = np.stack([interquartile_mean(values[draw]) for draw in draws])
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    low, high = np.percentile([statistic(values[draw]) for draw in draws], [2.5, 97.5], axis=0)
     return low, high
 
 
-def aligned(rows: Sequence[Mapping[str, float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the steps `[P]` at which every seed was evaluated, and the mean returns `[S, P]` there."""
-    by_seed: dict[float, dict[float, float]] = collections.defaultdict(dict)
-    for row in rows:
-        by_seed[row["seed"]][row["steps"]] = row["mean_return"]
-    steps = sorted(set.intersection(*(set(curve) for curve in by_seed.values()))) if by_seed else []
-    return np.array(steps), np.array([[curve[step] for step in steps] for _, curve in sorted(by_seed.items())])
+def returns_by_step(rows: Sequence[Mapping[str, float]]) -> dict[int, np.ndarray]:
+    """Returns, for each step in order, the mean returns `[S]` of the seeds that were evaluated there."""
+    returns = collections.defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row["steps"], row["seed"])):
+        returns[int(row["steps"])].append(row["mean_return"])
+    return {step: np.array(each) for step, each in returns.items()}
 
 
 def plot(path: pathlib.Path, task: str, curves: Mapping[str, tuple[str, Sequence[Mapping[str, float]]]]) -> None:
@@ -335,14 +356,7 @@ def plot(path: pathlib.Path, task: str, curves: Mapping[str, tuple[str, Sequence
         last = max(last, PUBLISHED_STEPS[0])
     for number, (label, (agent, rows)) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
-        steps, returns = aligned(rows)
-        if not steps.size:
-            continue
-        seeds = len(returns)
-        text = f"{label}, 1 seed" if seeds == 1 else f"{label}, {seeds} seeds"
-        axes.plot(steps, interquartile_mean(returns), "o-", color=colour, linewidth=2, markersize=3.5, label=text)
-        if seeds > 1:
-            axes.fill_between(steps, *bootstrap_interval(returns), color=colour, alpha=0.15, linewidth=0)
+        _draw(axes, label, returns_by_step(rows), colour)
         published = PUBLISHED.get(task, {}).get(agent)
         if published is not None:
             points = [(step, value) for step, value in zip(PUBLISHED_STEPS, published, strict=True) if step <= last]
@@ -364,14 +378,65 @@ def plot(path: pathlib.Path, task: str, curves: Mapping[str, tuple[str, Sequence
     backend_agg.FigureCanvasAgg(figure).print_figure(path, dpi=90, format="png")
 
 
+def _draw(axes: Any, label: str, returns: Mapping[int, np.ndarray], colour: str) -> None:
+    """Draws one curve; where the number of seeds changes on its way, the new number stands beside it."""
+    steps = list(returns)
+    sizes = [len(each) for each in returns.values()]
+    middle = [interquartile_mean(each) for each in returns.values()]
+    text = f"{label}, {max(sizes)} {'seed' if max(sizes) == 1 else 'seeds'}"
+    axes.plot(steps, middle, "o-", color=colour, linewidth=2, markersize=3.5, label=text)
+    low, high = zip(*(bootstrap_interval(each, interquartile_mean) for each in returns.values()), strict=True)
+    axes.fill_between(steps, low, high, color=colour, alpha=0.15, linewidth=0)
+    for before, size, step, value in zip(sizes, sizes[1:], steps[1:], middle[1:], strict=False):
+        if size != before:
+            place = {"xytext": (0, 8), "textcoords": "offset points", "ha": "center"}
+            axes.annotate(f"n = {size}", (step, value), color=colour, fontsize=9, **place)
+
+
+def comparisons(results: pathlib.Path, variant: Sequence[str]) -> list[tuple[Any, ...]]:
+    """Returns a row of the table of means for each published point at which there is an evaluation in `results`."""
+    rows: list[tuple[Any, ...]] = []
+    for task, agents in PUBLISHED.items():
+        for agent, published in agents.items():
+            returns = returns_by_step(read_rows(results / f"{file_name(task, agent, *variant)}.csv"))
+            for step, value in zip(PUBLISHED_STEPS, published, strict=True):
+                if step in returns:
+                    low, high = bootstrap_interval(returns[step], mean)
+                    reached = "yes" if high >= 0.95 * value else "no"
+                    ours = (len(returns[step]), f"{mean(returns[step]):.1f}", f"{low:.1f} to {high:.1f}")
+                    rows.append((task, agent, f"{step:,}", *ours, f"{value:.0f}", f"{0.95 * value:.1f}", reached))
+    return rows
+
+
+def summarise(results: pathlib.Path, variant: Sequence[str]) -> None:
+    """Writes and prints the means over seeds beside the published ones, if there are any to compare."""
+    rows = comparisons(results, variant)
+    if not rows:
+        return
+    packages = [name for name in ("jax", "numpy", "dm_control", "mujoco") if importlib.util.find_spec(name)]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
+    machine = f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
+    lines = [
+        f"Means over seeds of evaluation returns, {', '.join(variant) or 'settings of the named configs'}.",
+        f"Written on {machine}.",
+        "A mean reaches the published one if the upper end of its 95 % bootstrap interval is at least 0.95 of that.",
+        "",
+        "| task | agent | steps | seeds | mean | interval | published | 0.95 x published | reached |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *(f"| {' | '.join(map(str, row))} |" for row in rows),
+    ]
+    print("\n".join(lines))
+    (results / f"{file_name('summary', *variant)}.md").write_text("\n".join(lines) + "\n")
+
+
 def report(runs: Sequence[Run], curves: Curves) -> None:
-    """Writes CSV files and plots of what the runs have logged, and prints their last evaluations."""
+    """Writes CSV files, plots and the table of what the runs have logged, and prints their last evaluations."""
     results = pathlib.Path(curves.results)
     for task in curves.tasks:
         drawn = {}
         for agent in curves.agents:
             rows = [row for run in runs if (run.agent, run.task) == (agent, task) for row in read_evaluations(run)]
-            path = results / f"{file_name(task, agent, *curves.settings)}.csv"
+            path = results / f"{file_name(task, agent, *curves.variant)}.csv"
             if rows:
                 write_evaluations(path, rows)
             ends = {row["seed"]: row for row in rows}
@@ -381,10 +446,10 @@ def report(runs: Sequence[Run], curves: Curves) -> None:
                 )
                 print(f"{row['seconds']:,.0f} s")
             if path.exists():
-                label = ", ".join([agent, *curves.settings])
-                drawn[label] = (agent, [{name: float(row[name]) for name in FIELDS} for row in _read(path)])
+                drawn[", ".join([agent, *curves.variant])] = (agent, read_rows(path))
         if drawn:
-            plot(results / f"{file_name(task)}.png", task, drawn)
+            plot(results / f"{file_name(task, *curves.variant)}.png", task, drawn)
+    summarise(results, curves.variant)
 
 
 def main(curves: Curves) -> None:

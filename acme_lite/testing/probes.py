@@ -30,11 +30,14 @@ class Answer(NamedTuple):
         observation: `[1]` float32.
         value: the expected discounted return of the best policy from there on, in units of reward.
         action: the best action, an integer or a float; None if the action does not matter.
+        before: the observations, each `[1]` float32, that the episode began with, and which an agent with a memory has
+            seen when it gives its answer.
     """
 
     observation: np.ndarray
     value: float
     action: float | None = None
+    before: tuple[np.ndarray, ...] = ()
 
 
 class Probe(dm_env.Environment):
@@ -118,8 +121,10 @@ class Probe(dm_env.Environment):
         return specs.BoundedArray((), np.float32, 0, 1, name="discount")
 
 
-def _answer(observation: float, value: float, action: float | None = None) -> Answer:
-    return Answer(np.array([observation], np.float32), value, action)
+def _answer(observation: float, value: float, action: float | None = None, before: Sequence[float] = ()) -> Answer:
+    return Answer(
+        np.array([observation], np.float32), value, action, tuple(np.array([each], np.float32) for each in before)
+    )
 
 
 def value_probe(seed: int = 0, *, continuous: bool = False) -> Probe:
@@ -162,7 +167,7 @@ def discount_probe(seed: int = 0, *, continuous: bool = False) -> Probe:
     return Probe(
         "discount_probe",
         seed,
-        answers=lambda discount: [_answer(0, discount), _answer(1, 1.0)],
+        answers=lambda discount: [_answer(0, discount), _answer(1, 1.0, before=[0])],
         reward=lambda step, cue, action: step,
         observe=lambda step, cue: float(step == 1),
         length=2,
@@ -242,6 +247,35 @@ def observation_policy_probe(seed: int = 0, *, continuous: bool = False) -> Prob
     )
 
 
+def memory_probe(seed: int = 0, *, continuous: bool = False) -> Probe:
+    """Two steps: the first shows -1 or 1, and the best action of the second depends on that, where 0 is shown.
+
+    It is 0 after -1 and 1 after 1 (continuous: -0.5 and 0.5), rewarded as in `observation_policy_probe`; the first
+    action does not matter. So the values of -1 and 1 are the discount factor, and that of 0 after either of them is 1.
+    An agent without a memory believes in 0 everywhere (continuous: 0.75 and its discount), and is wrong here alone. For
+    one with a memory a wrong answer (if `discount_probe` and `observation_policy_probe` are right) means that the
+    recurrent state is lost between two steps, or that the learner unrolls from another state than the actor had.
+    """
+
+    def reward(step: int, cue: int, action: float) -> float:
+        right = 1 - (action - cue / 2) ** 2 if continuous else (2 * action - 1) * cue
+        return step * right
+
+    def answers(discount: float) -> list[Answer]:
+        first = [_answer(cue, discount) for cue in (-1, 1)]
+        return first + [_answer(0, 1.0, cue / 2 if continuous else (cue + 1) // 2, before=[cue]) for cue in (-1, 1)]
+
+    return Probe(
+        "memory_probe",
+        seed,
+        answers=answers,
+        reward=reward,
+        observe=lambda step, cue: float(cue * (step == 0)),
+        length=2,
+        continuous=continuous,
+    )
+
+
 PROBES: tuple[Callable[..., Probe], ...] = (
     value_probe,
     observation_probe,
@@ -250,12 +284,21 @@ PROBES: tuple[Callable[..., Probe], ...] = (
     last_observation_probe,
     policy_probe,
     observation_policy_probe,
+    memory_probe,
 )
-"""All of them, in the order in which to try them; each is called `(seed=0, *, continuous=False)`."""
+"""All of them, in the order in which to try them, the last one for agents with a memory alone.
+
+Each is called `(seed=0, *, continuous=False)`.
+"""
 
 
 def check_values(
-    value_fn: Callable[[np.ndarray], types.ArrayTree], probe: Probe, *, discount: float, tolerance: float = 0.1
+    value_fn: Callable[[np.ndarray], types.ArrayTree],
+    probe: Probe,
+    *,
+    discount: float,
+    tolerance: float = 0.1,
+    recurrent: bool = False,
 ) -> None:
     """Checks the values that an agent has learned in a probe.
 
@@ -264,16 +307,23 @@ def check_values(
         probe: what they were learned in.
         discount: the agent's discount factor, in [0, 1).
         tolerance: largest difference, in units of reward.
+        recurrent: whether the agent has a memory: `value_fn` is `(observation [B, T, 1]) -> [B]` then, from the first T
+            observations of an episode to the value of the last of them. `truncation_probe` and `last_observation_probe`
+            do not suit it: they bootstrap from a last observation, and no step ever begins behind the same past.
 
     Raises:
         AssertionError: a value is wrong; says at which observation.
     """
     answers = probe.answers(discount)
-    values = np.asarray(value_fn(np.stack([answer.observation for answer in answers])))
+    if recurrent:
+        episodes = [np.stack([[*answer.before, answer.observation]]) for answer in answers]
+        values = np.concatenate([np.asarray(value_fn(episode)) for episode in episodes])
+    else:
+        values = np.asarray(value_fn(np.stack([answer.observation for answer in answers])))
     assert values.shape == (len(answers),), f"value_fn must return [{len(answers)}] values, got {values.shape}."
     for answer, value in zip(answers, values, strict=True):
         assert abs(value - answer.value) <= tolerance, (
-            f"{probe.name}: the value of observation {answer.observation.item():g} is {value:.3f} where "
+            f"{probe.name}: the value of {_in_words(answer)} is {value:.3f} where "
             f"{answer.value:.3f} is right; the docstring of acme_lite.testing.{probe.name} says what that means."
         )
 
@@ -282,7 +332,8 @@ def check_actions(policy: Callable[[np.ndarray], types.ArrayTree], probe: Probe,
     """Checks the actions that an agent has learned in a probe.
 
     Args:
-        policy: `(observation [1]) -> action`, such as `experiments.load_policy` gives.
+        policy: `(observation [1]) -> action`, such as `experiments.load_policy` gives; it is called with all
+            observations of an episode in turn, and its `reset()`, if it has one, before the first of them.
         probe: what it was learned in; where its actions do not matter, nothing is checked.
         tolerance: largest difference of a continuous action.
 
@@ -290,8 +341,17 @@ def check_actions(policy: Callable[[np.ndarray], types.ArrayTree], probe: Probe,
         AssertionError: an action is wrong; says at which observation.
     """
     for answer in probe.answers(discount=0.5):
-        action = float(np.reshape(policy(answer.observation), ()))
+        if hasattr(policy, "reset"):
+            policy.reset()
+        for observation in (*answer.before, answer.observation):
+            chosen = policy(observation)
+        action = float(np.reshape(chosen, ()))
         assert answer.action is None or abs(action - answer.action) <= tolerance, (
-            f"{probe.name}: the action at observation {answer.observation.item():g} is {action:g} where "
+            f"{probe.name}: the action at {_in_words(answer)} is {action:g} where "
             f"{answer.action:g} is best; the docstring of acme_lite.testing.{probe.name} says what that means."
         )
+
+
+def _in_words(answer: Answer) -> str:
+    after = "".join(f" after {observation.item():g}" for observation in reversed(answer.before))
+    return f"observation {answer.observation.item():g}{after}"

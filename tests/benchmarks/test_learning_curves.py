@@ -1,6 +1,8 @@
 """The benchmark that makes learning curves: its statistics by hand, its files, and (slow) runs that go on."""
 
+import concurrent.futures
 import importlib.util
+import os
 import pathlib
 import signal
 import subprocess
@@ -12,6 +14,11 @@ import pytest
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "learning_curves.py"
 TASK = "gym:CartPole-v1"
+SHOW_THREADS = """
+import os
+import numpy as np
+print(os.sched_getaffinity(0), len(os.listdir("/proc/self/task")))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -35,16 +42,16 @@ def test_interquartile_means_by_hand(learning_curves):
 
 def test_the_bootstrap_interval_holds_the_mean_and_shrinks_with_more_seeds(learning_curves):
     values = np.random.default_rng(0).normal(size=(40, 3))
-    low, high = learning_curves.bootstrap_interval(values)
-    assert (
-        (low < learning_curves.interquartile_mean(values)) & (learning_curves.interquartile_mean(values) < high)
-    ).all()
-    few_low, few_high = learning_curves.bootstrap_interval(values[:5])
-    assert (few_high - few_low > high - low).all()
-    np.testing.assert_array_equal(learning_curves.bootstrap_interval(np.full((4, 2), 3.0)), np.full((2, 2), 3.0))
+    for statistic in (learning_curves.interquartile_mean, learning_curves.mean):
+        low, high = learning_curves.bootstrap_interval(values, statistic)
+        assert ((low < statistic(values)) & (statistic(values) < high)).all()
+        few_low, few_high = learning_curves.bootstrap_interval(values[:5], statistic)
+        assert (few_high - few_low > high - low).all()
+        constant = learning_curves.bootstrap_interval(np.full((4, 2), 3.0), statistic)
+        np.testing.assert_array_equal(constant, np.full((2, 2), 3.0))
 
 
-def test_curves_of_seeds_are_compared_where_all_were_evaluated(learning_curves):
+def test_a_step_has_the_returns_of_all_seeds_that_were_evaluated_there(learning_curves):
     rows = [
         dict(zip(learning_curves.FIELDS, row, strict=True))
         for row in [
@@ -55,12 +62,43 @@ def test_curves_of_seeds_are_compared_where_all_were_evaluated(learning_curves):
             (1, 300, 9.0, 1, 0),
         ]
     ]
-    steps, returns = learning_curves.aligned(rows)
-    np.testing.assert_array_equal(steps, [100, 200])
-    np.testing.assert_array_equal(returns, [[1, 2], [5, 7]])
+    returns = learning_curves.returns_by_step(rows)
+    assert list(returns) == [100, 200, 300]
+    np.testing.assert_array_equal(returns[100], [1, 5])
+    np.testing.assert_array_equal(returns[200], [2, 7])
+    np.testing.assert_array_equal(returns[300], [9])
 
 
-def test_logs_of_runs_become_rows_and_rows_of_other_seeds_stay(learning_curves, tmp_path):
+def test_a_plot_says_where_the_number_of_seeds_changes(learning_curves):
+    from matplotlib.figure import Figure
+
+    axes = Figure().add_subplot()
+    returns = {100: np.array([1.0, 3.0]), 200: np.array([2.0, 4.0]), 300: np.array([5.0])}
+    learning_curves._draw(axes, "dqn", returns, "black")
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[100, 2], [200, 3], [300, 5]])
+    assert axes.lines[0].get_label() == "dqn, 2 seeds"
+    assert [(text.get_text(), text.xy) for text in axes.texts] == [("n = 1", (300, 5.0))]
+
+
+def test_means_are_compared_with_the_published_ones_at_their_steps_alone(learning_curves, tmp_path, capsys):
+    path = tmp_path / "dm-control-cartpole-swingup_d4pg.csv"
+    lines = ["0,100000,640,5,1", "1,100000,600,5,1", "0,240000,900,5,1", "0,500000,800,5,1"]
+    path.write_text("\n".join([",".join(learning_curves.FIELDS), *lines]) + "\n")
+    learning_curves.summarise(tmp_path, ())
+    table = (tmp_path / "summary.md").read_text()
+    assert table == capsys.readouterr().out
+    task = "dm_control:cartpole:swingup"
+    # Two seeds, resampled: both the lower one, one of each, or both the higher one. 0.95 * 670 = 636.5.
+    assert table.splitlines()[-2:] == [
+        f"| {task} | d4pg | 100,000 | 2 | 620.0 | 600.0 to 640.0 | 670 | 636.5 | yes |",
+        f"| {task} | d4pg | 500,000 | 1 | 800.0 | 800.0 to 800.0 | 875 | 831.2 | no |",
+    ]
+    assert "jax" in table and "250,000" not in table
+    learning_curves.summarise(tmp_path, ("n_step=3",))
+    assert not (tmp_path / "summary_n-step=3.md").exists()
+
+
+def test_logs_of_runs_become_rows_and_rows_of_other_seeds_and_steps_stay(learning_curves, tmp_path):
     curves = learning_curves.Curves(
         agents=("dqn",), tasks=(TASK,), directory=str(tmp_path / "runs"), results=str(tmp_path / "results")
     )
@@ -72,13 +110,14 @@ def test_logs_of_runs_become_rows_and_rows_of_other_seeds_stay(learning_curves, 
     (logs / "time_split.csv").write_text("actor_steps,total_seconds\n100,1.4\n200,2.6\n")
     path = tmp_path / "results" / "gym-CartPole-v1_dqn.csv"
     path.parent.mkdir()
-    path.write_text("seed,steps,mean_return,episodes,seconds\n1,100,4.00,2,1\n3,100,0.00,2,1\n")
+    path.write_text("seed,steps,mean_return,episodes,seconds\n1,100,4.00,2,1\n3,100,0.00,2,1\n3,9000,7.00,2,60\n")
     learning_curves.report([run], curves)
     assert path.read_text().split() == [
         "seed,steps,mean_return,episodes,seconds",
         "1,100,4.00,2,1",
         "3,100,1.50,2,1",
         "3,200,5.50,2,3",
+        "3,9000,7.00,2,60",
     ]
     assert (tmp_path / "results" / "gym-CartPole-v1.png").stat().st_size > 0
 
@@ -92,12 +131,38 @@ def test_settings_change_a_named_config_and_wrong_names_fail(learning_curves):
         learning_curves.make_config("mpo", ["n_stepp=3"])
 
 
+def test_what_changes_a_curve_stands_in_the_names(learning_curves):
+    curves = learning_curves.Curves(settings=("n_step=3",), num_envs=8, evaluate_every=1_000, steps=9_000)
+    assert curves.variant == ("n_step=3", "num_envs=8")
+    name = learning_curves.Run("dqn", TASK, 2, curves).directory.name
+    assert name == "gym-CartPole-v1_dqn_n-step=3_num-envs=8_evaluate-every=1000_seed2_9000"
+    plain = learning_curves.Run("dqn", TASK, 2, learning_curves.Curves())
+    assert (plain.curves.variant, plain.directory.name) == ((), "gym-CartPole-v1_dqn_seed2_100000")
+
+
+def test_a_run_on_a_core_has_one_thread_for_linear_algebra(learning_curves, tmp_path, monkeypatch):
+    script = tmp_path / "show_threads.py"
+    script.write_text(SHOW_THREADS)
+    monkeypatch.setattr(learning_curves, "__file__", str(script))
+    curves = learning_curves.Curves(agents=("dqn",), directory=str(tmp_path / "runs"))
+    runs = [learning_curves.Run("dqn", TASK, seed, curves) for seed in (0, 1)]
+    cores = sorted(os.sched_getaffinity(0))
+    workers = learning_curves.Workers(runs)
+    with concurrent.futures.ThreadPoolExecutor(2) as threads:
+        list(threads.map(workers.work, [cores[0], cores[-1]]))
+    assert not workers.failed and set(cores) == os.sched_getaffinity(0)
+    logs = [run.directory.with_suffix(".log").read_text() for run in runs]
+    # NumPy's BLAS makes its threads when it is imported, so a process that pins itself is too late.
+    assert sorted(logs) == sorted(f"{{{core}}} 1\n" for core in (cores[0], cores[-1]))
+
+
 @pytest.mark.slow
 def test_runs_that_were_stopped_go_on_and_finished_ones_are_not_run_again(tmp_path):
     command = [sys.executable, str(SCRIPT), "--agents", "dqn", "--tasks", TASK, "--steps", "30000"]
     command += ["--evaluate-every", "1000", "--evaluation-episodes", "1"]
     command += ["--directory", str(tmp_path / "runs"), "--results", str(tmp_path / "results")]
-    csv_file = tmp_path / "runs" / "gym-CartPole-v1_dqn_seed0_30000" / "logs" / "evaluator.csv"
+    run = "gym-CartPole-v1_dqn_evaluate-every=1000_evaluation-episodes=1_seed0_30000"
+    csv_file = tmp_path / "runs" / run / "logs" / "evaluator.csv"
     process = subprocess.Popen(command)
     try:
         deadline = time.monotonic() + 200

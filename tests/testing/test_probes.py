@@ -10,17 +10,24 @@ PROBES = {probe.__name__: probe for probe in testing.PROBES}
 DISCOUNT = 0.8
 
 
+def state(probe, *observations):
+    """Returns all that the future depends on, from the observations of an episode so far."""
+    return tuple(each.item() for each in (observations if probe.name == "memory_probe" else observations[-1:]))
+
+
 def value_iteration(probe, num_episodes=400):
-    """Returns observation -> value of the best of a grid of actions, from sampled steps alone."""
+    """Returns state -> value of the best of a grid of actions, from sampled steps alone."""
     actions = np.linspace(-1, 1, 9)[:, None] if probe.action_spec().shape else np.arange(2)
-    outcomes = {}  # (observation, action) -> [(reward, discount, next observation)]
+    outcomes = {}  # (state, action) -> [(reward, discount, next state)]
     for episode in range(num_episodes):
         timestep = probe.reset()
+        seen = [timestep.observation]
         while not timestep.last():
             index = episode % len(actions)
-            before = float(timestep.observation[0])
+            before = state(probe, *seen)
             timestep = probe.step(actions[index].astype(np.float32))
-            outcome = (float(timestep.reward), float(timestep.discount), float(timestep.observation[0]))
+            seen.append(timestep.observation)
+            outcome = (float(timestep.reward), float(timestep.discount), state(probe, *seen))
             outcomes.setdefault((before, index), []).append(outcome)
     values = {}
     for _ in range(60):
@@ -38,16 +45,16 @@ def test_stated_answers_follow_from_the_steps(make_probe, continuous):
     probe = make_probe(seed=3, continuous=continuous)
     values, action_values, actions = value_iteration(probe)
     answers = probe.answers(DISCOUNT)
-    assert {float(answer.observation[0]) for answer in answers} == set(values)
-    for answer in answers:
-        observation = float(answer.observation[0])
-        np.testing.assert_allclose(answer.value, values[observation], atol=0.01)
+    by_state = {state(probe, *answer.before, answer.observation): answer for answer in answers}
+    assert set(by_state) == set(values) and len(by_state) == len(answers)
+    for where, answer in by_state.items():
+        np.testing.assert_allclose(answer.value, values[where], atol=0.01)
         if answer.action is None:
-            np.testing.assert_allclose(action_values[observation], values[observation], atol=0.01)
+            np.testing.assert_allclose(action_values[where], values[where], atol=0.01)
         else:
-            best = float(np.reshape(actions[np.argmax(action_values[observation])], ()))
+            best = float(np.reshape(actions[np.argmax(action_values[where])], ()))
             assert abs(best - answer.action) <= 0.25  # the grid's width
-            assert min(action_values[observation]) < answer.value - 0.5
+            assert min(action_values[where]) < answer.value - 0.5
 
 
 @pytest.mark.parametrize("continuous", [False, True])
@@ -82,9 +89,9 @@ def test_right_answers_pass_and_each_wrong_one_is_named(make_probe):
     testing.check_values(lambda observation: right, probe, discount=DISCOUNT)
     for row, answer in enumerate(answers):
         wrong = right + 0.2 * (np.arange(len(right)) == row)
-        with pytest.raises(
-            AssertionError, match=rf"{probe.name}: the value of observation {answer.observation[0]:g} is"
-        ):
+        after = f" after {answer.before[0].item():g}" if answer.before else ""
+        match = rf"{probe.name}: the value of observation {answer.observation[0]:g}{after} is"
+        with pytest.raises(AssertionError, match=match):
             testing.check_values(lambda observation, wrong=wrong: wrong, probe, discount=DISCOUNT)
     with pytest.raises(AssertionError, match=r"value_fn must return \[\d\] values, got \(\)"):
         testing.check_values(lambda observation: 1.0, probe, discount=DISCOUNT)
@@ -98,6 +105,30 @@ def test_wrong_actions_are_named(make_probe, continuous):
     testing.check_actions(lambda observation: best[float(observation[0])], probe)
     with pytest.raises(AssertionError, match=rf"{probe.name}: the action at observation .* where .* is best"):
         testing.check_actions(lambda observation: best[float(observation[0])] - 0.5, probe)
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_answers_that_need_a_memory_are_asked_for_with_all_observations_of_the_episode(continuous):
+    class Remembering:
+        def reset(self):
+            self.cue = 0.0
+
+        def __call__(self, observation):
+            self.cue = self.cue or float(observation[0])
+            return self.cue / 2 if continuous else max(self.cue, 0)
+
+    probe = testing.memory_probe(continuous=continuous)
+    testing.check_actions(Remembering(), probe)
+    with pytest.raises(AssertionError, match=r"memory_probe: the action at observation 0 after -1 is .* is best"):
+        testing.check_actions(lambda observation: 1.0, probe)
+
+    def value_fn(observation):
+        assert observation.shape in {(1, 1, 1), (1, 2, 1)} and abs(observation[0, 0, 0]) == 1
+        return [DISCOUNT if observation.shape[1] == 1 else 1.0]
+
+    testing.check_values(value_fn, probe, discount=DISCOUNT, recurrent=True)
+    with pytest.raises(AssertionError, match="the value of observation -1 is 1"):
+        testing.check_values(lambda observation: [1.0], probe, discount=DISCOUNT, recurrent=True)
 
 
 def test_actions_that_do_not_matter_are_not_judged():

@@ -1,4 +1,4 @@
-"""DQN learns what the probes state, and a broken one does not."""
+"""DQN learns what the probes state but for the one that needs a memory, and a broken one does not."""
 
 import numpy as np
 import pytest
@@ -40,11 +40,19 @@ def learn(builder, make_probe, directory):
     return lambda observation: np.max(network.apply(params, observation), axis=-1), experiments.load_policy(directory)
 
 
-@pytest.mark.parametrize("make_probe", testing.PROBES, ids=lambda probe: probe.__name__)
+@pytest.mark.parametrize("make_probe", testing.PROBES[:-1], ids=lambda probe: probe.__name__)
 def test_dqn_learns_the_values_and_actions(make_probe, tmp_path):
     value_fn, policy = learn(dqn.DQNBuilder(CONFIG), make_probe, tmp_path / "run")
     testing.check_values(value_fn, make_probe(), discount=CONFIG.discount, tolerance=0.1)
     testing.check_actions(policy, make_probe())
+
+
+def test_without_a_memory_the_values_behind_the_cue_are_not_found(tmp_path):
+    value_fn, policy = learn(dqn.DQNBuilder(CONFIG), testing.memory_probe, tmp_path / "run")
+    with pytest.raises(AssertionError, match=r"memory_probe: the value of observation -1 is .* where 0\.600 is right"):
+        testing.check_values(value_fn, testing.memory_probe(), discount=CONFIG.discount)
+    with pytest.raises(AssertionError, match=r"memory_probe: the action at observation 0 after -?1 is"):
+        testing.check_actions(policy, testing.memory_probe())
 
 
 def without_bootstrap(params, target_params, batch, apply, *, config):
