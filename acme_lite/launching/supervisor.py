@@ -159,7 +159,7 @@ class _Supervisor:
         ours.setblocking(False)
         self._selector.register(ours, selectors.EVENT_READ, node)
         node.control, node.received, node.outcome, node.reason = ours, b"", None, ""
-        node.running, node.state, node.start_at, node.steps = True, "starting", None, None
+        node.state, node.start_at, node.steps = "starting", None, None
         with theirs, node.log.open("ab") as log:
             node.log_start = log.tell()
             starter = self._starters[node.policy.start]
@@ -227,11 +227,11 @@ class _Supervisor:
             node.pid = event.pid
         elif event.failed_to_start:
             self._close_control(node)
-            node.running, node.start_at = False, time.monotonic()
+            node.start_at = time.monotonic()
         elif event.returncode is not None:
             self._receive(node)  # its last words may not have been read
             self._close_control(node)
-            node.running, node.pid, node.end_by = False, None, None
+            node.pid, node.end_by = None, None
             if node.outcome == "finished" or (node.outcome is None and event.returncode == 0):
                 node.state = "stopped" if self._stopping else "finished"
             elif self._stopping:
