@@ -43,6 +43,7 @@ _FLUSH_SECONDS = 0.25
 _POLL_SECONDS = 0.2
 _NAP_SECONDS = 0.001
 _WATCHDOG_SECONDS = 60.0
+_DESCRIPTION_SECONDS = 5.0  # whoever waits may wait for the coordinator
 _FIRST_WAIT = "the learner to begin the run"
 _PATIENCE_SECONDS = 86_400.0  # for a limiter or a server that is away; meanwhile the watchdog says so
 _TIME_SPLIT_SECONDS = 5.0
@@ -81,7 +82,7 @@ class _Program:
             waits_for,
             seconds=self.watchdog_seconds,
             say=launching.say,
-            describe=coordinator.describe,
+            describe=lambda: _describe(coordinator),
         )
 
 
@@ -250,6 +251,19 @@ class Coordinator:
                 "training": list(self._training),
                 "evaluations": list(self._evaluations),
             }
+
+
+def _describe(coordinator: Any) -> str:
+    """Returns what the coordinator says of the program.
+
+    Raises:
+        concurrent.futures.TimeoutError: it does not say so soon.
+    """
+    future = coordinator.futures.describe()
+    try:
+        return future.result(_DESCRIPTION_SECONDS)
+    finally:
+        future.cancel()
 
 
 class _Counts:

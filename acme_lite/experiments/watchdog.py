@@ -22,7 +22,7 @@ class Watchdog:
         waits_for: what for at first.
         seconds: how long it may wait before this is said, and said again.
         say: takes a message.
-        describe: returns what else is of use, such as the limiter's counts.
+        describe: returns what else is of use, such as the limiter's counts, or raises if it does not know soon.
     """
 
     def __init__(
@@ -54,10 +54,14 @@ class Watchdog:
             now = time.monotonic()
             if now - max(since, said) >= self._seconds:
                 said = now
-                self._say(
-                    f"{self._name} has waited {now - since:.0f} s for {waits_for}, in {self._place()}. "
-                    f"{self._describe()}"
-                )
+                self._say(f"{self._name} has waited {now - since:.0f} s for {waits_for}, in {self._place()}.")
+                self._say(f"{self._name} waits. {self._description()}")
+
+    def _description(self) -> str:
+        try:
+            return self._describe()
+        except Exception as error:  # whoever is asked may be what is waited for
+            return f"How far the program has come is not known ({type(error).__name__}: {error})."
 
     def _place(self) -> str:
         """Returns where the watched thread is, innermost function first."""

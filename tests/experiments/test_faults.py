@@ -260,7 +260,8 @@ def test_whoever_waits_too_long_is_named_with_the_limiters_counts(tmp_path, monk
         "The evaluator": r"the environment or the policy, in wait \(programs.py",
     }
     patterns = [
-        rf"{name} has waited \d+ s for {what}.*Replay: table 'replay': \d{{3}} inserts" for name, what in waits.items()
+        rf"(?s){name} has waited \d+ s for {what}.*{name} waits\. Done: .*Replay: table 'replay': \d{{3}} inserts"
+        for name, what in waits.items()
     ]
 
     def harm():
