@@ -20,8 +20,8 @@ import pathlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -143,6 +143,18 @@ def make_distributed_experiment(
     return made
 
 
+class Progress(NamedTuple):
+    """How far the program has come.
+
+    Attributes:
+        phase: `starting`, `acting`, `learning` (all steps are made), `evaluating` (for the last time) or `done`.
+        counts: of all nodes.
+    """
+
+    phase: str
+    counts: dict[str, int]
+
+
 class Coordinator:
     """The node `counter`: what has been done, and who may do more.
 
@@ -192,20 +204,36 @@ class Coordinator:
         """See `StepBudget.lease`."""
         return self._budget.lease(actor, num_steps)
 
-    def increment(self, **counts: int) -> dict[str, int]:
-        """See `counting.Counter.increment`."""
-        return self._counter.increment(**counts)
+    def report(
+        self, counts: dict[str, int], episodes: Sequence[tuple[int, float]] = (), *, actor: int | None = None
+    ) -> Progress:
+        """Takes what a node has done since its last report, and returns what all have done.
+
+        Args:
+            counts: what to add to the counts.
+            episodes: training episodes that have ended: steps counted by then, and return.
+            actor: whose lease goes on; None if the node is no actor.
+        """
+        with self._lock:
+            total = self._counter.increment(**counts)
+            self._training += episodes
+            if actor is not None:
+                self._budget.renew(actor, counts.get("actor_steps", 0))
+            return Progress(self._advance(), total)
 
     def get_counts(self) -> dict[str, int]:
         """See `counting.Counter.get_counts`."""
         return self._counter.get_counts()
 
     def phase(self) -> str:
-        """Returns `starting`, `acting`, `learning` (all steps are made), `evaluating` (for the last time) or `done`."""
+        """Returns the phase, see `Progress`."""
         with self._lock:
-            if self._phase == "acting" and self.get_counts().get("actor_steps", 0) >= self._max_num_actor_steps:
-                self._phase = "learning"
-            return self._phase
+            return self._advance()
+
+    def _advance(self) -> str:
+        if self._phase == "acting" and self.get_counts().get("actor_steps", 0) >= self._max_num_actor_steps:
+            self._phase = "learning"
+        return self._phase
 
     def ask_for_last_evaluation(self) -> None:
         """Asks the evaluator to evaluate the final policy."""
@@ -216,11 +244,6 @@ class Coordinator:
         """Ends the run."""
         with self._lock:
             self._phase = "done"
-
-    def add_episodes(self, episodes: list[tuple[int, float]]) -> None:
-        """Takes (steps counted, return) of training episodes."""
-        with self._lock:
-            self._training += episodes
 
     def add_evaluation(self, steps: int, returns: tuple[float, ...]) -> None:
         """Takes the returns of one evaluation."""
@@ -271,25 +294,37 @@ class _Counts:
 
     Attributes:
         counter: has the coordinator's counts of a moment ago, and all that this process has added since.
+        episodes: of training, that the coordinator has not been told yet.
+
+    Args:
+        coordinator: whom to tell.
+        actor: whose lease goes on with each report; None if this process is no actor.
     """
 
-    def __init__(self, coordinator: Any):
+    def __init__(self, coordinator: Any, *, actor: int | None = None):
         self.counter = counting.Counter()
-        self._coordinator = coordinator
-        self._seen: dict[str, int] = coordinator.get_counts()
-        self.counter.restore(self._seen)
-        self._synchronised = time.monotonic()
+        self.episodes: list[tuple[int, float]] = []
+        self._coordinator, self._actor = coordinator, actor
+        self._seen: dict[str, int] = {}
+        self.synchronise()
 
-    def synchronise(self, *, at_once: bool = True) -> None:
-        """Tells the coordinator what was added, and takes its counts; unless `at_once`, only if it is a while ago."""
-        if not at_once and time.monotonic() - self._synchronised < _FLUSH_SECONDS:
-            return
-        counts = self.counter.get_counts()
-        self._seen = self._coordinator.increment(
-            **{name: count - self._seen.get(name, 0) for name, count in counts.items()}
-        )
+    @property
+    def actor_steps(self) -> int:
+        """Environment steps of all actors, of a moment ago."""
+        return self.counter.get_counts().get("actor_steps", 0)
+
+    def due(self) -> bool:
+        """Whether the last report is a while ago."""
+        return time.monotonic() - self._synchronised >= _FLUSH_SECONDS
+
+    def synchronise(self) -> str:
+        """Tells the coordinator what was added, and takes its counts; returns the phase of the program."""
+        added = {name: count - self._seen.get(name, 0) for name, count in self.counter.get_counts().items()}
+        phase, self._seen = self._coordinator.report(added, self.episodes, actor=self._actor)
+        self.episodes = []
         self.counter.restore(self._seen)
         self._synchronised = time.monotonic()
+        return phase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -475,8 +510,7 @@ class _Learner:
             worked = now if ready or phase == "acting" else worked
             if now - looked > _POLL_SECONDS:
                 looked = now
-                phase, steps = self._coordinator.phase(), self._coordinator.get_counts().get("actor_steps", 0)
-                self._counts.synchronise()
+                phase, steps = self._counts.synchronise(), self._counts.actor_steps
                 self._report(steps)
                 if self._has_server:
                     self._server.keep_record()
@@ -599,7 +633,7 @@ class _Actor:
             stack.callback(logger.close)
             time_logger = _make_logger(experiment, directory, f"time_split_{index}")
             stack.callback(time_logger.close)
-            counts = _Counts(self._coordinator)
+            counts = _Counts(self._coordinator, actor=index)
             actor = experiment.builder.make_actor(
                 policy, variables, adder, key=jax.random.key(seed), num_envs=experiment.num_envs
             )
@@ -621,7 +655,6 @@ class _Actor:
         time_split: _TimeSplit,
         watchdog: Watchdog,
     ) -> None:
-        episodes: list[tuple[int, float]] = []
         while not self._stop.is_set():
             steps = self._coordinator.lease(self._index, _LEASE_VECTOR_STEPS * loop.num_envs)
             if steps is None:
@@ -637,15 +670,18 @@ class _Actor:
                         flush()
                 watchdog.done("the environment, the policy or the limiter")
                 if loop.finished:
-                    counts.synchronise(at_once=False)
-                    now = counts.counter.get_counts().get("actor_steps", 0)
-                    episodes += [(now, one.episode_return) for one in loop.finished]
-                    launching.report_status(steps=loop.steps, episode_return=episodes[-1][1])
-            loop.report_steps()
-            counts.synchronise()
-            self._coordinator.add_episodes(episodes)
-            episodes = []
+                    counts.episodes += [(counts.actor_steps, one.episode_return) for one in loop.finished]
+                # By time: an episode may take hours, and whoever counts nothing loses its lease.
+                if counts.due():
+                    self._report(loop, counts)
+            self._report(loop, counts)
             time_split.log(at_once=False)
+
+    def _report(self, loop: EnvironmentLoop, counts: _Counts) -> None:
+        last_return = counts.episodes[-1][1] if counts.episodes else None
+        launching.report_status(steps=loop.steps, episode_return=last_return)
+        loop.report_steps()
+        counts.synchronise()
 
 
 class _TimeSplit:
@@ -724,8 +760,7 @@ class _Evaluator:
                 following = (self._coordinator.get_counts().get("actor_steps", 0) // period + 1) * period
                 while not self._stop.is_set():
                     self._watchdog.done("the coordinator, or the variables of the learner")
-                    phase = self._coordinator.phase()
-                    steps = self._coordinator.get_counts().get("actor_steps", 0)
+                    phase, steps = counts.synchronise(), counts.actor_steps
                     if phase == "done":
                         return
                     if phase == "evaluating" or following <= steps < experiment.max_num_actor_steps:
