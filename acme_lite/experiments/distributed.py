@@ -139,7 +139,7 @@ def make_distributed_experiment(
             made.add_node(_make_node(_Actor, program, index, reverb_address, learner, counter))
     if experiment.evaluation is not None:
         with made.group("evaluator"):
-            made.add_node(launching.CallNode(_Evaluator, program, learner, counter))
+            made.add_node(launching.CallNode(_Evaluator, program, experiment.evaluation, learner, counter))
     return made
 
 
@@ -147,7 +147,8 @@ class Progress(NamedTuple):
     """How far the program has come.
 
     Attributes:
-        phase: `starting`, `acting`, `learning` (all steps are made), `evaluating` (for the last time) or `done`.
+        phase: `starting`, `acting`, `learning` (all steps are made), `evaluating` (for the last time), `evaluated` or
+            `done`.
         counts: of all nodes.
     """
 
@@ -158,8 +159,8 @@ class Progress(NamedTuple):
 class Coordinator:
     """The node `counter`: what has been done, and who may do more.
 
-    Actors wait until the learner has called `start`. When all steps are made the learner finishes, calls
-    `ask_for_last_evaluation`, and `finish` once it has been made.
+    Actors wait until the learner has called `start`. When all steps are made the learner ends learning, calls
+    `ask_for_last_evaluation`, and `finish` once it has been made. Until then the evaluator stays.
     """
 
     def __init__(self, max_num_actor_steps: int):
@@ -236,19 +237,27 @@ class Coordinator:
         return self._phase
 
     def ask_for_last_evaluation(self) -> None:
-        """Asks the evaluator to evaluate the final policy."""
+        """Asks the evaluator to evaluate the final policy, unless it has: a learner may die after that."""
         with self._lock:
-            self._phase = "evaluating"
+            if self._phase != "evaluated":
+                self._phase = "evaluating"
 
     def finish(self) -> None:
         """Ends the run."""
         with self._lock:
             self._phase = "done"
 
-    def add_evaluation(self, steps: int, returns: tuple[float, ...]) -> None:
-        """Takes the returns of one evaluation."""
+    def add_evaluation(self, steps: int, returns: tuple[float, ...], *, last: bool = False) -> None:
+        """Takes the returns of one evaluation; the last one is that which was asked for."""
         with self._lock:
             self._evaluations.append((steps, returns))
+            if last:
+                self._phase = "evaluated"
+
+    def evaluated_steps(self) -> int:
+        """Returns after how many actor steps the newest evaluation was made; 0 before the first."""
+        with self._lock:
+            return self._evaluations[-1][0] if self._evaluations else 0
 
     def keep_replay(self, record: _ReplayRecord) -> None:
         """Keeps what the replay's node would need if it died now."""
@@ -500,8 +509,8 @@ class _Learner:
     def _learn(self, dataset: replay.Dataset, schedule: checkpoints.Schedule | None) -> None:
         """Learns until all steps are made and samples have caught up, or the program stops."""
         looked = worked = time.monotonic()
-        phase = "acting"
-        while not self._stop.is_set():
+        phase = self._counts.synchronise()
+        while not self._stop.is_set() and phase != "evaluated":
             ready = dataset.ready()
             if ready:
                 self._learner.step()
@@ -552,7 +561,7 @@ class _Learner:
         if self._experiment.evaluation is not None:
             self._watchdog.done("the last evaluation")
             self._coordinator.ask_for_last_evaluation()
-            while self._coordinator.phase() == "evaluating" and not self._stop.wait(_POLL_SECONDS):
+            while self._counts.synchronise() == "evaluating" and not self._stop.wait(_POLL_SECONDS):
                 pass
         state = self._coordinator.save()
         counts = dict(state["counts"])
@@ -729,13 +738,13 @@ def _flush(writer: replay.Writer, stop: threading.Event) -> None:
 class _Evaluator:
     """The node `evaluator`: evaluates every so many actor steps, and the final policy."""
 
-    def __init__(self, program: _Program, learner: Any, coordinator: Any):
-        self._program, self._learner, self._coordinator = program, learner, coordinator
+    def __init__(self, program: _Program, settings: config.EvaluationConfig, learner: Any, coordinator: Any):
+        self._program, self._settings = program, settings
+        self._learner, self._coordinator = learner, coordinator
         self._stop = lp.stop_event()
 
     def run(self) -> None:
         program, experiment = self._program, self._program.experiment
-        assert experiment.evaluation is not None
         with contextlib.ExitStack() as stack:
             self._watchdog = stack.enter_context(program.watch("The evaluator", self._coordinator, _FIRST_WAIT))
             registered = _register(self._coordinator, "evaluator", self._stop)
@@ -755,31 +764,37 @@ class _Evaluator:
             counts = _Counts(self._coordinator)
             actor = experiment.builder.make_actor(policy, variables, None, key=jax.random.key(seed), num_envs=1)
             loop = EnvironmentLoop(environment, actor, counter=counts.counter, logger=logger, label="evaluator")
-            period = experiment.evaluation.every_steps
             with _quiet_end(self._stop):
-                following = (self._coordinator.get_counts().get("actor_steps", 0) // period + 1) * period
-                while not self._stop.is_set():
-                    self._watchdog.done("the coordinator, or the variables of the learner")
-                    phase, steps = counts.synchronise(), counts.actor_steps
-                    if phase == "done":
-                        return
-                    if phase == "evaluating" or following <= steps < experiment.max_num_actor_steps:
-                        following = (steps // period + 1) * period
-                        variables.fetch()
-                        returns = self._evaluate(loop, experiment.evaluation.num_episodes)
-                        if returns is not None:
-                            counts.synchronise()
-                            evaluation = config.Evaluation(steps, returns)  # refuses what is not a number
-                            self._coordinator.add_evaluation(evaluation.actor_steps, evaluation.returns)
-                            if phase == "evaluating":
-                                self._coordinator.finish()
-                                return
-                    else:
-                        self._stop.wait(_POLL_SECONDS)
+                self._evaluate_by_and_by(loop, variables, counts)
 
-    def _evaluate(self, loop: EnvironmentLoop, num_episodes: int) -> tuple[float, ...] | None:
+    def _evaluate_by_and_by(self, loop: EnvironmentLoop, variables: acting.VariableClient, counts: _Counts) -> None:
+        """Evaluates whenever it is time, until the run is done or the program stops."""
+        max_num_actor_steps = self._program.experiment.max_num_actor_steps
+        # An evaluation in which a predecessor died is made again.
+        following = self._following(self._coordinator.evaluated_steps())
+        while (phase := counts.synchronise()) != "done" and not self._stop.is_set():
+            self._watchdog.done("the coordinator, or the variables of the learner")
+            steps = counts.actor_steps
+            if phase == "evaluating" or following <= steps < max_num_actor_steps:
+                following = self._following(steps)
+                variables.fetch()
+                returns = self._evaluate(loop)
+                if returns is not None:
+                    counts.synchronise()
+                    evaluation = config.Evaluation(steps, returns)  # refuses what is not a number
+                    self._coordinator.add_evaluation(steps, evaluation.returns, last=phase == "evaluating")
+            else:
+                self._stop.wait(_POLL_SECONDS)
+
+    def _following(self, steps: int) -> int:
+        """Returns from which actor step on to evaluate next."""
+        period = self._settings.every_steps
+        return (steps // period + 1) * period
+
+    def _evaluate(self, loop: EnvironmentLoop) -> tuple[float, ...] | None:
+        """Returns the return of each episode; None if the program stops before the last."""
         episodes: list[Episode] = []
-        while len(episodes) < num_episodes:
+        while len(episodes) < self._settings.num_episodes:
             if self._stop.is_set():
                 return None
             loop.step()

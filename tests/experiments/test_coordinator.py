@@ -45,3 +45,20 @@ def test_counts_and_episodes_arrive_together(coordinator):
     counts.synchronise()
     assert coordinator.get_counts() == {"actor_steps": 12, "actor_episodes": 1}
     assert coordinator.save()["training"] == [(5, 2.5)]
+
+
+def test_the_last_evaluation_is_made_once_however_often_the_learner_asks(coordinator):
+    coordinator.report({"actor_steps": 100})
+    coordinator.ask_for_last_evaluation()
+    assert coordinator.phase() == "evaluating"
+    coordinator.add_evaluation(100, (1.0,), last=True)
+    coordinator.ask_for_last_evaluation()  # a learner that has died after it, and comes back
+    assert coordinator.phase() == "evaluated"
+    coordinator.finish()
+    assert coordinator.phase() == "done"
+
+
+def test_an_evaluation_counts_once_it_has_been_made(coordinator):
+    assert coordinator.evaluated_steps() == 0
+    coordinator.add_evaluation(40, (1.0, 0.0))
+    assert coordinator.evaluated_steps() == 40 and coordinator.phase() == "acting"

@@ -197,6 +197,25 @@ def test_a_learner_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_learner_that_is_killed_after_the_last_evaluation_comes_back_and_ends_the_run(tmp_path):
+    shown = programs.Shown()
+
+    def harm():
+        programs.wait_until((tmp_path / "logs" / "nodes.json").exists, "the nodes are known")
+        known = json.loads((tmp_path / "logs" / "nodes.json").read_text())["counter/0"]
+        coordinator = launching.connect(**known, timeout_seconds=programs.LIMIT_SECONDS)
+        programs.wait_until(lambda: coordinator.phase() == "evaluated", "the last evaluation has been made")
+        programs.nodes()["learner/0"].kill()  # while it draws the learning curve
+        shown.wait_for("learner/0: running", 2)
+
+    program = programs.make(tmp_path, checkpointing=CHECKPOINTING)
+    policy = launching.NodePolicy(max_restarts=1, ends_program=True)
+    with programs.beside(harm):
+        result = launch(program, tmp_path, shown, learner=policy)
+    assert [one["actor_steps"] for one in result["evaluations"]].count(400) == 1
+
+
+@pytest.mark.slow
 def test_a_learner_that_is_killed_ends_the_program(tmp_path):
     with pytest.raises(launching.NodeFailedError, match="node learner/0 failed:\n\nkilled by SIGKILL"):
         launch(make_with_dying_learner(tmp_path), tmp_path, programs.Shown())
