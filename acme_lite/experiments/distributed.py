@@ -37,6 +37,7 @@ lp = _runtime.import_extra("launchpad", "distributed", "A distributed program")
 
 from acme_lite import launching  # noqa: E402 - imports Launchpad, which needs Python's library
 
+_REVERB = ("reverb",)  # with TensorFlow, that takes 6 s of CPU to import, and 390 MB
 _LEASE_VECTOR_STEPS = 200
 _IN_FLIGHT_ITEMS = 64
 _FLUSH_SECONDS = 0.25
@@ -45,7 +46,7 @@ _NAP_SECONDS = 0.001
 _WATCHDOG_SECONDS = 60.0
 _DESCRIPTION_SECONDS = 5.0  # whoever waits may wait for the coordinator
 _FIRST_WAIT = "the learner to begin the run"
-_PATIENCE_SECONDS = 86_400.0  # for a limiter or a server that is away; meanwhile the watchdog says so
+_PATIENCE_SECONDS = 86_400.0  # for a limiter, a server or a node that is away; meanwhile the watchdog says so
 _TIME_SPLIT_SECONDS = 5.0
 
 
@@ -121,25 +122,25 @@ def make_distributed_experiment(
     program.plan()  # an agent that cannot act there fails here, and not in five processes
     made = lp.Program(f"{identity.agent_name(experiment)}-{name.replace('/', '-')}")
     with made.group("counter"):
-        counter = made.add_node(launching.CallNode(Coordinator, experiment.max_num_actor_steps))
+        counter = made.add_node(_make_node(Coordinator, experiment.max_num_actor_steps))
     reverb_address = lp.Address("reverb")
     server = None
     if not replay_in_learner:
         with made.group("replay"):
-            node = _make_node(_ReplayService, program, reverb_address, counter)
+            node = _make_node(_ReplayService, program, reverb_address, counter, imports=_REVERB)
             node.allocate_address(reverb_address)
             server = made.add_node(node)
     with made.group("learner"):
-        node = _make_node(_Learner, program, reverb_address, server, counter)
+        node = _make_node(_Learner, program, reverb_address, server, counter, imports=_REVERB)
         if replay_in_learner:
             node.allocate_address(reverb_address)
         learner = made.add_node(node)
     with made.group("actor"):
         for index in range(num_actors):
-            made.add_node(_make_node(_Actor, program, index, reverb_address, learner, counter))
+            made.add_node(_make_node(_Actor, program, index, reverb_address, learner, counter, imports=_REVERB))
     if experiment.evaluation is not None:
         with made.group("evaluator"):
-            made.add_node(launching.CallNode(_Evaluator, program, experiment.evaluation, learner, counter))
+            made.add_node(_make_node(_Evaluator, program, experiment.evaluation, learner, counter))
     return made
 
 
@@ -353,9 +354,10 @@ class _ReplayRecord:
     limiters: str = "not opened yet"
 
 
-def _make_node(*arguments: Any) -> Any:
-    """Returns a node that uses Reverb: with TensorFlow, that takes 6 s of CPU to import, and 390 MB."""
-    return launching.CallNode(*arguments, imports=("reverb",))
+def _make_node(*arguments: Any, imports: Sequence[str] = ()) -> Any:
+    """Returns a node whose callers wait for it as long as for a limiter."""
+    options = launching.CallOptions(timeout_seconds=_PATIENCE_SECONDS)
+    return launching.CallNode(*arguments, call_options=options, imports=imports)
 
 
 class _ReplayService:

@@ -88,6 +88,12 @@ def test_a_program_that_is_killed_as_a_whole_goes_on(tmp_path):
     assert result["counts"]["actor_steps"] == 20_000
 
 
+def test_a_node_that_is_away_is_waited_for_as_long_as_a_limiter(tmp_path):
+    groups = programs.make(tmp_path, replay_in_learner=False).groups
+    waits = {label: node.call_options.timeout_seconds for label, group in groups.items() for node in group}
+    assert waits == dict.fromkeys(("counter", "replay", "learner", "actor", "evaluator"), 86_400.0)
+
+
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="num_actors must be at least 1, got 0"):
         programs.make(tmp_path, num_actors=0)
