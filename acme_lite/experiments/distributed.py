@@ -157,6 +157,21 @@ class Progress(NamedTuple):
     counts: dict[str, int]
 
 
+class Registration(NamedTuple):
+    """What a node is told when it joins the run.
+
+    Attributes:
+        directory: of the run.
+        incarnation: how often a node of its name was started before, over all starts of the program.
+        log_end: after which actor step the rows of its logs are dropped, since the program has gone back to a
+            checkpoint; None to keep all.
+    """
+
+    directory: str
+    incarnation: int
+    log_end: int | None
+
+
 class Coordinator:
     """The node `counter`: what has been done, and who may do more.
 
@@ -171,6 +186,8 @@ class Coordinator:
         self._phase = "starting"
         self._directory = ""
         self._incarnations: dict[str, int] = {}
+        self._log_end: int | None = None
+        self._with_logs: set[str] = set()  # nodes whose logs have been brought to their end
         self._replay: _ReplayRecord | None = None
         self._training: list[tuple[int, float]] = []
         self._evaluations: list[tuple[int, tuple[float, ...]]] = []
@@ -184,6 +201,8 @@ class Coordinator:
                 return True
             if state is not None:
                 self._counter.restore(state["counts"])
+                self._log_end = state["counts"].get("actor_steps", 0)
+                self._incarnations = dict(state["incarnations"])
                 self._training = [tuple(row) for row in state["training"]]
                 self._evaluations = [(steps, tuple(returns)) for steps, returns in state["evaluations"]]
             self._phase = "acting"
@@ -194,13 +213,15 @@ class Coordinator:
         with self._lock:
             return self._directory
 
-    def register(self, name: str) -> tuple[str, int] | None:
-        """Returns the run's directory, and how often a node of this name has been started; None before `start`."""
+    def register(self, name: str) -> Registration | None:
+        """Lets a node of this name join the run; None before `start`."""
         with self._lock:
             if self._phase == "starting":
                 return None
             self._incarnations[name] = self._incarnations.get(name, -1) + 1
-            return self._directory, self._incarnations[name]
+            log_end = None if name in self._with_logs else self._log_end
+            self._with_logs.add(name)
+            return Registration(self._directory, self._incarnations[name], log_end)
 
     def lease(self, actor: int, num_steps: int) -> int | None:
         """See `StepBudget.lease`."""
@@ -277,10 +298,11 @@ class Coordinator:
         return f"Done: {counts}. Replay: {'not opened yet' if record is None else record.limiters}."
 
     def save(self) -> dict[str, Any]:
-        """Returns all counts, training episodes and evaluations."""
+        """Returns all counts, training episodes and evaluations, and how often nodes have been started."""
         with self._lock:
             return {
                 "counts": self._counter.save(),
+                "incarnations": dict(self._incarnations),
                 "training": list(self._training),
                 "evaluations": list(self._evaluations),
             }
@@ -474,8 +496,11 @@ class _Learner:
             stack.callback(directory.close)
             schedule, state = _open_schedule(experiment, directory, description)
             self._server.open(str(directory.path), None if state is None else state["replay"])
-            logs = outputs.Logs(experiment.logger_factory or loggers.make_logger_factory(directory.path))
-            stack.callback(logs.close)
+            had_begun = self._coordinator.start(str(directory.path), None if state is None else state["coordinator"])
+            if had_begun and state is None:
+                launching.say("The learner was started again without a checkpoint: it begins anew.")
+            logger = _make_logger(experiment, self._coordinator.register("learner"), "learner")
+            stack.callback(logger.close)
             plan = program.plan()
             connected = self._server.local if self._has_server else program.connect(self._address)
             stack.enter_context(_closing_on_stop(connected, self._stop))
@@ -487,14 +512,11 @@ class _Learner:
                 dataset,
                 key=jax.random.key(program.seed(1)),
                 counter=self._counts.counter,
-                logger=logs.make("learner"),
+                logger=logger,
             )
             if state is not None:
                 self._learner.restore(state["learner"])
-            self._ready.set()
-            had_begun = self._coordinator.start(str(directory.path), None if state is None else state["coordinator"])
-            if had_begun and state is None:
-                launching.say("The learner was started again without a checkpoint: it begins anew.")
+            self._ready.set()  # actors and evaluator wait for the variables
             self._watchdog = stack.enter_context(program.watch("The learner", self._coordinator, "the first samples"))
             self._learn(dataset, schedule)
             if not self._stop.is_set():
@@ -625,8 +647,7 @@ class _Actor:
             registered = _register(self._coordinator, f"actor_{index}", self._stop)
             if registered is None:
                 return
-            directory, incarnation = registered
-            seed = program.seed(2, index, incarnation)
+            seed = program.seed(2, index, registered.incarnation)
             plan = program.plan()
             actor_id = core.ActorId(index, program.num_actors)
             policy = experiment.builder.make_policy(plan.networks, plan.spec, actor=actor_id)
@@ -640,9 +661,9 @@ class _Actor:
                 self._learner, ("policy",), update_period_seconds=program.variable_update_period_seconds
             )
             stack.callback(variables.close)
-            logger = _make_logger(experiment, directory, f"actor_{index}")
+            logger = _make_logger(experiment, registered, f"actor_{index}")
             stack.callback(logger.close)
-            time_logger = _make_logger(experiment, directory, f"time_split_{index}")
+            time_logger = _make_logger(experiment, registered, f"time_split_{index}")
             stack.callback(time_logger.close)
             counts = _Counts(self._coordinator, actor=index)
             actor = experiment.builder.make_actor(
@@ -653,7 +674,7 @@ class _Actor:
             )
             is_queue = any(isinstance(table.limiter, replay.Queue) for table in plan.tables)
             flush = (lambda: _flush(writer, self._stop)) if is_queue else None
-            time_split = _TimeSplit(loop, time_logger)
+            time_split = _TimeSplit(loop, counts, time_logger)
             with _quiet_end(self._stop):
                 self._act(loop, counts, flush, time_split, watchdog)
                 time_split.log()
@@ -698,8 +719,8 @@ class _Actor:
 class _TimeSplit:
     """Where an actor's time goes, logged every few seconds."""
 
-    def __init__(self, loop: EnvironmentLoop, logger: loggers.Logger):
-        self._loop, self._logger = loop, logger
+    def __init__(self, loop: EnvironmentLoop, counts: _Counts, logger: loggers.Logger):
+        self._loop, self._counts, self._logger = loop, counts, logger
         self._start = self._logged = time.perf_counter()
         self._waiting_seconds = 0.0
 
@@ -720,7 +741,8 @@ class _TimeSplit:
         self._logged = now
         self._logger.write(
             {
-                "actor_steps": loop.steps,
+                "actor_steps": self._counts.actor_steps,
+                "own_steps": loop.steps,
                 "environment_seconds": loop.environment_seconds,
                 "acting_seconds": loop.acting_seconds,
                 "adding_seconds": loop.adding_seconds,
@@ -752,8 +774,7 @@ class _Evaluator:
             registered = _register(self._coordinator, "evaluator", self._stop)
             if registered is None:
                 return
-            directory, incarnation = registered
-            seed = program.seed(3, incarnation)
+            seed = program.seed(3, registered.incarnation)
             plan = program.plan()
             policy = experiment.builder.make_policy(plan.networks, plan.spec, evaluation=True)
             # It fetches before each evaluation alone, so that all episodes of one are those of one policy.
@@ -761,7 +782,7 @@ class _Evaluator:
             environment = parts.make_environment(experiment, 1, seed)
             stack.callback(environment.close)
             stack.callback(variables.close)
-            logger = _make_logger(experiment, directory, "evaluator")
+            logger = _make_logger(experiment, registered, "evaluator")
             stack.callback(logger.close)
             counts = _Counts(self._coordinator)
             actor = experiment.builder.make_actor(policy, variables, None, key=jax.random.key(seed), num_envs=1)
@@ -808,18 +829,19 @@ class _Evaluator:
         return tuple(one.episode_return for one in episodes)
 
 
-def _register(coordinator: Any, name: str, stop: threading.Event) -> tuple[pathlib.Path, int] | None:
+def _register(coordinator: Any, name: str, stop: threading.Event) -> Registration | None:
     """Waits until the learner has started the run; None if the program stops before."""
     while not stop.is_set():
-        registered = coordinator.register(name)
+        registered: Registration | None = coordinator.register(name)
         if registered is not None:
-            return pathlib.Path(registered[0]), registered[1]
+            return registered
         stop.wait(_POLL_SECONDS)
     return None
 
 
-def _make_logger(experiment: config.ExperimentConfig, directory: pathlib.Path, label: str) -> loggers.Logger:
-    return (experiment.logger_factory or loggers.make_logger_factory(directory))(label)
+def _make_logger(experiment: config.ExperimentConfig, registered: Registration, label: str) -> loggers.Logger:
+    default = loggers.make_logger_factory(registered.directory, drop_after_step=registered.log_end)
+    return (experiment.logger_factory or default)(label)
 
 
 @contextlib.contextmanager

@@ -62,3 +62,15 @@ def test_an_evaluation_counts_once_it_has_been_made(coordinator):
     assert coordinator.evaluated_steps() == 0
     coordinator.add_evaluation(40, (1.0, 0.0))
     assert coordinator.evaluated_steps() == 40 and coordinator.phase() == "acting"
+
+
+def test_a_program_that_goes_on_knows_who_was_started_and_where_logs_end(coordinator):
+    for _ in range(2):
+        assert coordinator.register("actor_0").log_end is None
+    coordinator.report({"actor_steps": 40})
+    again = distributed.Coordinator(100)
+    assert again.register("actor_0") is None
+    again.start("runs/x", coordinator.save())
+    assert again.register("actor_0") == ("runs/x", 2, 40)
+    assert again.register("actor_1") == ("runs/x", 0, 40)
+    assert again.register("actor_0") == ("runs/x", 3, None)  # it died, and its log goes on
