@@ -503,8 +503,9 @@ class _Learner:
             stack.callback(logger.close)
             plan = program.plan()
             connected = self._server.local if self._has_server else program.connect(self._address)
-            stack.enter_context(_closing_on_stop(connected, self._stop))
+            stack.callback(connected.close)  # not when the program stops: a checkpoint is written then
             dataset = experiment.builder.make_dataset(connected, seed=program.seed(0))
+            stack.enter_context(_closing_on_stop(dataset, self._stop))
             self._counts = _Counts(self._coordinator)
             self._learner = experiment.builder.make_learner(
                 plan.networks,
@@ -521,6 +522,9 @@ class _Learner:
             self._learn(dataset, schedule)
             if not self._stop.is_set():
                 self._finish(plan, directory.path, schedule)
+            elif schedule is not None:
+                self._write_checkpoint(schedule, self._counts.actor_steps)
+                launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
         lp.stop()  # Launchpad's own launchers do not end when a node has finished
 
     def _open_directory(self, description: dict[str, Any]) -> run_directory.RunDirectory:
@@ -574,15 +578,23 @@ class _Learner:
             lambda: {
                 "learner": self._learner.save(),
                 "coordinator": self._coordinator.save(),
-                "replay": self._server.save(),
+                "replay": self._save_replay(),
             },
         )
+
+    def _save_replay(self) -> dict[str, str] | None:
+        if self._has_server:
+            return self._server.save()
+        # A plain call would be given up a second after the program is asked to stop.
+        return self._server.futures.save().result()
 
     def _finish(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
         """Waits for the last evaluation, and writes the results."""
         self._learner.close()
         self._counts.synchronise()
         if self._experiment.evaluation is not None:
+            if schedule is not None:  # an evaluation may take long
+                self._write_checkpoint(schedule, self._counts.actor_steps)
             self._watchdog.done("the last evaluation")
             self._coordinator.ask_for_last_evaluation()
             while self._counts.synchronise() == "evaluating" and not self._stop.wait(_POLL_SECONDS):
@@ -845,14 +857,14 @@ def _make_logger(experiment: config.ExperimentConfig, registered: Registration, 
 
 
 @contextlib.contextmanager
-def _closing_on_stop(connected: replay.Replay, stop: threading.Event) -> Iterator[None]:
-    """Closes a replay when the program stops, so that whoever waits for its limiter in this process gets an error."""
+def _closing_on_stop(waited_for: replay.Replay | replay.Dataset, stop: threading.Event) -> Iterator[None]:
+    """Closes a replay or a dataset when the program stops: whoever waits for it in this process gets an error."""
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.is_set():
             if stop.wait(_POLL_SECONDS):
-                connected.close()
+                waited_for.close()
                 return
 
     thread = threading.Thread(target=watch, name="stop", daemon=True)
@@ -862,7 +874,7 @@ def _closing_on_stop(connected: replay.Replay, stop: threading.Event) -> Iterato
     finally:
         ended.set()
         thread.join()
-        connected.close()
+        waited_for.close()
 
 
 @contextlib.contextmanager

@@ -19,7 +19,7 @@ from acme_lite import _runtime
 _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
-from acme_lite import experiments, launching, loggers, testing  # noqa: E402  # after the check for Launchpad
+from acme_lite import checkpointing, experiments, launching, loggers, testing  # noqa: E402  # after the check for Launchpad
 from acme_lite.agents import dqn, impala  # noqa: E402
 from acme_lite.experiments import distributed  # noqa: E402
 from tests.experiments import programs  # noqa: E402
@@ -326,6 +326,32 @@ def test_nothing_is_left_of_a_program_whose_launcher_ends(tmp_path, number, stat
     finally:
         launcher.kill()
         launcher.wait()
+
+
+@pytest.mark.parametrize("replay_in_learner", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_ctrl_c_writes_a_checkpoint(tmp_path, replay_in_learner):
+    shown = programs.Shown()
+    program = programs.make(
+        tmp_path,
+        replay_in_learner=replay_in_learner,
+        max_num_actor_steps=10**6,
+        checkpointing=experiments.CheckpointConfig(every_steps=10**6),
+        evaluation=None,
+    )
+
+    def harm():
+        programs.wait_until((tmp_path / "run" / "logs" / "learner.csv").exists, "the learner has learned")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with programs.beside(harm), pytest.raises(KeyboardInterrupt):
+        launching.launch(
+            program, log_directory=tmp_path / "logs", stop_seconds=programs.LIMIT_SECONDS, console=shown.console
+        )
+    assert "The learner has written a checkpoint" in shown.getvalue()
+    loaded = checkpointing.Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
+    state, labels, _ = loaded
+    assert labels["actor_steps"] == state["coordinator"]["counts"]["actor_steps"] > 50
+    assert state["replay"] is not None
 
 
 LAUNCHPAD_SCRIPT = """
