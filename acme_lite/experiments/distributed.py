@@ -42,6 +42,7 @@ _LEASE_VECTOR_STEPS = 200
 _IN_FLIGHT_ITEMS = 64
 _FLUSH_SECONDS = 0.25
 _POLL_SECONDS = 0.2
+_SETTLE_SECONDS = 1.0
 _NAP_SECONDS = 0.001
 _WATCHDOG_SECONDS = 60.0
 _DESCRIPTION_SECONDS = 5.0  # whoever waits may wait for the coordinator
@@ -462,6 +463,38 @@ class _ReplayService:
             self._coordinator.keep_replay(self._record)
 
 
+class _Idleness:
+    """Says when a learner without samples has had all of them.
+
+    Args:
+        can_sample: asks the replay whether its limiters would give something.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, can_sample: Callable[[], bool], clock: Callable[[], float] = time.monotonic):
+        self._can_sample, self._clock = can_sample, clock
+        self.begin()
+
+    def begin(self) -> None:
+        """Begins to count the time: there were samples until now, or more may come."""
+        self._begun = self._clock()
+
+    def ends(self) -> bool:
+        """Whether nothing comes any more."""
+        asked = self._clock()
+        idle = asked - self._begun
+        if idle <= _SETTLE_SECONDS:
+            return False
+        if not self._can_sample():
+            return True
+        if self._clock() - asked > _SETTLE_SECONDS:
+            self.begin()  # the replay was away, and gives samples only some seconds after it is back
+            return False
+        if idle > _WATCHDOG_SECONDS:
+            launching.say(f"The learner ends although the limiter would give samples: none have come for {idle:.0f} s.")
+        return idle > _WATCHDOG_SECONDS
+
+
 class _Learner:
     """The node `learner`."""
 
@@ -536,26 +569,25 @@ class _Learner:
 
     def _learn(self, dataset: replay.Dataset, schedule: checkpoints.Schedule | None) -> None:
         """Learns until all steps are made and samples have caught up, or the program stops."""
-        looked = worked = time.monotonic()
+        looked = time.monotonic()
         phase = self._counts.synchronise()
+        idleness = _Idleness(self._server.can_sample)
         while not self._stop.is_set() and phase != "evaluated":
             ready = dataset.ready()
             if ready:
                 self._learner.step()
                 self._watchdog.done("samples")
-            now = time.monotonic()
-            worked = now if ready or phase == "acting" else worked
-            if now - looked > _POLL_SECONDS:
-                looked = now
+            if ready or phase == "acting":
+                idleness.begin()
+            if time.monotonic() - looked > _POLL_SECONDS:
+                looked = time.monotonic()
                 phase, steps = self._counts.synchronise(), self._counts.actor_steps
                 self._report(steps)
                 if self._has_server:
                     self._server.keep_record()
                 if schedule is not None and schedule.due(steps):
                     self._write_checkpoint(schedule, steps)
-                # A replay that has just come back gives samples only some seconds later.
-                idle = now - worked
-                if idle > _WATCHDOG_SECONDS or (idle > 5 * _POLL_SECONDS and not self._server.can_sample()):
+                if idleness.ends():
                     return
             if not ready:
                 self._stop.wait(_NAP_SECONDS)
