@@ -525,15 +525,20 @@ class _Learner:
             experiment, program.environment_name, replay="reverb", num_actors=program.num_actors
         )
         with contextlib.ExitStack() as stack:
+            self._watchdog = stack.enter_context(
+                program.watch("The learner", self._coordinator, "its directory and checkpoint")
+            )
             directory = self._open_directory(description)
             stack.callback(directory.close)
             schedule, state = _open_schedule(experiment, directory, description)
+            self._watchdog.done("the replay to open")
             self._server.open(str(directory.path), None if state is None else state["replay"])
             had_begun = self._coordinator.start(str(directory.path), None if state is None else state["coordinator"])
             if had_begun and state is None:
                 launching.say("The learner was started again without a checkpoint: it begins anew.")
             logger = _make_logger(experiment, self._coordinator.register("learner"), "learner")
             stack.callback(logger.close)
+            self._watchdog.done("its parts, and what they were when the checkpoint was written")
             plan = program.plan()
             connected = self._server.local if self._has_server else program.connect(self._address)
             stack.callback(connected.close)  # not when the program stops: a checkpoint is written then
@@ -551,7 +556,7 @@ class _Learner:
             if state is not None:
                 self._learner.restore(state["learner"])
             self._ready.set()  # actors and evaluator wait for the variables
-            self._watchdog = stack.enter_context(program.watch("The learner", self._coordinator, "the first samples"))
+            self._watchdog.done("the first samples")
             self._learn(dataset, schedule)
             if not self._stop.is_set():
                 self._finish(plan, directory.path, schedule)
@@ -631,6 +636,7 @@ class _Learner:
             self._coordinator.ask_for_last_evaluation()
             while self._counts.synchronise() == "evaluating" and not self._stop.wait(_POLL_SECONDS):
                 pass
+        self._watchdog.done("the results to be written")
         state = self._coordinator.save()
         counts = dict(state["counts"])
         for name, table in self._server.tables().items():
@@ -687,7 +693,7 @@ class _Actor:
     def run(self) -> None:
         program, experiment, index = self._program, self._program.experiment, self._index
         with contextlib.ExitStack() as stack:
-            watchdog = stack.enter_context(program.watch(f"Actor {index}", self._coordinator, _FIRST_WAIT))
+            self._watchdog = stack.enter_context(program.watch(f"Actor {index}", self._coordinator, _FIRST_WAIT))
             registered = _register(self._coordinator, f"actor_{index}", self._stop)
             if registered is None:
                 return
@@ -720,44 +726,41 @@ class _Actor:
             flush = (lambda: _flush(writer, self._stop)) if is_queue else None
             time_split = _TimeSplit(loop, counts, time_logger)
             with _quiet_end(self._stop):
-                self._act(loop, counts, flush, time_split, watchdog)
+                self._act(loop, counts, flush, time_split)
                 time_split.log()
 
     def _act(
-        self,
-        loop: EnvironmentLoop,
-        counts: _Counts,
-        flush: Callable[[], None] | None,
-        time_split: _TimeSplit,
-        watchdog: Watchdog,
+        self, loop: EnvironmentLoop, counts: _Counts, flush: Callable[[], None] | None, time_split: _TimeSplit
     ) -> None:
         while not self._stop.is_set():
             steps = self._coordinator.lease(self._index, _LEASE_VECTOR_STEPS * loop.num_envs)
             if steps is None:
                 return
             if not steps:
+                self._watchdog.waiting("steps that other actors have leased and not counted")
                 self._stop.wait(_POLL_SECONDS)
+                continue
             end = loop.steps + steps
             while loop.steps < end and not self._stop.is_set():
+                self._watchdog.done("the environment, the policy or the limiter")
                 loop.step()
                 if flush is not None:
                     # With a queue, whoever acts on without its items being taken acts by an old policy.
                     with time_split.waiting():
                         flush()
-                watchdog.done("the environment, the policy or the limiter")
                 if loop.finished:
                     counts.episodes += [(counts.actor_steps, one.episode_return) for one in loop.finished]
                 # By time: an episode may take hours, and whoever counts nothing loses its lease.
                 if counts.due():
-                    self._report(loop, counts)
-            self._report(loop, counts)
-            time_split.log(at_once=False)
+                    self._report(loop, counts, time_split)
+            self._report(loop, counts, time_split)
 
-    def _report(self, loop: EnvironmentLoop, counts: _Counts) -> None:
+    def _report(self, loop: EnvironmentLoop, counts: _Counts, time_split: _TimeSplit) -> None:
         last_return = counts.episodes[-1][1] if counts.episodes else None
         launching.report_status(steps=loop.steps, episode_return=last_return)
         loop.report_steps()
         counts.synchronise()
+        time_split.log(at_once=False)
 
 
 class _TimeSplit:

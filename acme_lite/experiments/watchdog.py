@@ -47,6 +47,11 @@ class Watchdog:
         """Notes that something got done, and what is waited for now; cheap enough for every step."""
         self._done = waits_for, time.monotonic()
 
+    def waiting(self, waits_for: str) -> None:
+        """Notes what is waited for now, without anything done; since when is kept while it is the same."""
+        if waits_for != self._done[0]:
+            self.done(waits_for)
+
     def _watch(self) -> None:
         said = time.monotonic()
         while not self._ended.wait(self._seconds / 10):

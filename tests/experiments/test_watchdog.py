@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 
 import pytest
 
@@ -46,3 +47,12 @@ def test_it_has_spoken_before_it_asks(watched):
     with dog:
         assert said.get(timeout=LIMIT_SECONDS).startswith("The node has waited")
         ended.set()
+
+
+def test_what_is_waited_for_again_and_again_is_one_wait(watched):
+    dog, said = watched(lambda: "")
+    with dog:
+        while said.empty():  # without end, if each call began a new wait
+            dog.waiting("steps")
+            time.sleep(0.001)
+    assert "for steps, in" in said.get()
