@@ -340,7 +340,8 @@ def test_ctrl_c_writes_a_checkpoint(tmp_path, replay_in_learner):
     )
 
     def harm():
-        programs.wait_until((tmp_path / "run" / "logs" / "learner.csv").exists, "the learner has learned")
+        log = tmp_path / "run" / "logs" / "learner.csv"
+        programs.wait_until(lambda: log.exists() and log.read_text(), "the learner has learned")
         os.kill(os.getpid(), signal.SIGINT)
 
     with programs.beside(harm), pytest.raises(KeyboardInterrupt):
@@ -348,8 +349,7 @@ def test_ctrl_c_writes_a_checkpoint(tmp_path, replay_in_learner):
             program, log_directory=tmp_path / "logs", stop_seconds=programs.LIMIT_SECONDS, console=shown.console
         )
     assert "The learner has written a checkpoint" in shown.getvalue()
-    loaded = checkpointing.Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
-    state, labels, _ = loaded
+    state, labels, _ = checkpointing.Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
     assert labels["actor_steps"] == state["coordinator"]["counts"]["actor_steps"] > 50
     assert state["replay"] is not None
 
