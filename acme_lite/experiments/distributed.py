@@ -538,20 +538,15 @@ class _Learner:
                 launching.say("The learner was started again without a checkpoint: it begins anew.")
             logger = _make_logger(experiment, self._coordinator.register("learner"), "learner")
             stack.callback(logger.close)
-            self._watchdog.done("its parts, and what they were when the checkpoint was written")
+            self._watchdog.done("its parts to be put together and restored")
             plan = program.plan()
             connected = self._server.local if self._has_server else program.connect(self._address)
             stack.callback(connected.close)  # not when the program stops: a checkpoint is written then
             dataset = experiment.builder.make_dataset(connected, seed=program.seed(0))
             stack.enter_context(_closing_on_stop(dataset, self._stop))
             self._counts = _Counts(self._coordinator)
-            self._learner = experiment.builder.make_learner(
-                plan.networks,
-                plan.spec,
-                dataset,
-                key=jax.random.key(program.seed(1)),
-                counter=self._counts.counter,
-                logger=logger,
+            self._learner = parts.make_learner(
+                plan, dataset, key=jax.random.key(program.seed(1)), counter=self._counts.counter, logger=logger
             )
             if state is not None:
                 self._learner.restore(state["learner"])
@@ -658,8 +653,7 @@ class _Learner:
             ([steps for steps, _ in training], [value for _, value in training]),
             f"{title}, {self._program.num_actors} actors, seed {self._experiment.seed}",
         )
-        policy = self._experiment.builder.make_policy(plan.networks, plan.spec, evaluation=True)
-        outputs.write_result(result, policy, plan.spec)
+        outputs.write_result(result, parts.make_evaluation_policy(plan), plan.spec)
         if result.finished:
             if schedule is not None:
                 schedule.clear()
@@ -699,14 +693,11 @@ class _Actor:
                 return
             seed = program.seed(2, index, registered.incarnation)
             plan = program.plan()
-            actor_id = core.ActorId(index, program.num_actors)
-            policy = experiment.builder.make_policy(plan.networks, plan.spec, actor=actor_id)
             environment = parts.make_environment(experiment, experiment.num_envs, seed)
             stack.callback(environment.close)
             connected = program.connect(self._address)
             stack.enter_context(_closing_on_stop(connected, self._stop))
             writer = connected.writer(experiment.num_envs)
-            adder = experiment.builder.make_adder(writer, plan.spec, plan.extras_spec)
             variables = acting.VariableClient(
                 self._learner, ("policy",), update_period_seconds=program.variable_update_period_seconds
             )
@@ -716,12 +707,16 @@ class _Actor:
             time_logger = _make_logger(experiment, registered, f"time_split_{index}")
             stack.callback(time_logger.close)
             counts = _Counts(self._coordinator, actor=index)
-            actor = experiment.builder.make_actor(
-                policy, variables, adder, key=jax.random.key(seed), num_envs=experiment.num_envs
-            )
-            loop = EnvironmentLoop(
-                environment, actor, counter=counts.counter, logger=logger, observers=experiment.observers
-            )
+            loop = parts.make_training(
+                plan,
+                environment,
+                variables,
+                writer,
+                key=jax.random.key(seed),
+                counter=counts.counter,
+                logger=logger,
+                actor_id=core.ActorId(index, program.num_actors),
+            ).loop
             is_queue = any(isinstance(table.limiter, replay.Queue) for table in plan.tables)
             flush = (lambda: _flush(writer, self._stop)) if is_queue else None
             time_split = _TimeSplit(loop, counts, time_logger)
@@ -822,8 +817,6 @@ class _Evaluator:
             if registered is None:
                 return
             seed = program.seed(3, registered.incarnation)
-            plan = program.plan()
-            policy = experiment.builder.make_policy(plan.networks, plan.spec, evaluation=True)
             # It fetches before each evaluation alone, so that all episodes of one are those of one policy.
             variables = acting.VariableClient(self._learner, ("policy",), update_period_seconds=threading.TIMEOUT_MAX)
             environment = parts.make_environment(experiment, 1, seed)
@@ -832,8 +825,14 @@ class _Evaluator:
             logger = _make_logger(experiment, registered, "evaluator")
             stack.callback(logger.close)
             counts = _Counts(self._coordinator)
-            actor = experiment.builder.make_actor(policy, variables, None, key=jax.random.key(seed), num_envs=1)
-            loop = EnvironmentLoop(environment, actor, counter=counts.counter, logger=logger, label="evaluator")
+            loop = parts.make_evaluation(
+                program.plan(),
+                environment,
+                variables,
+                key=jax.random.key(seed),
+                counter=counts.counter,
+                logger=logger,
+            ).loop
             with _quiet_end(self._stop):
                 self._evaluate_by_and_by(loop, variables, counts)
 
@@ -870,8 +869,8 @@ class _Evaluator:
             loop.step()
             self._watchdog.done("the environment or the policy")
             episodes += loop.finished
-            if loop.finished:
-                launching.report_status(steps=loop.steps, episode_return=episodes[-1].episode_return)
+            last_return = episodes[-1].episode_return if episodes else None
+            launching.report_status(steps=loop.steps, episode_return=last_return)
         loop.report_steps()
         return tuple(one.episode_return for one in episodes)
 
