@@ -32,7 +32,8 @@ class Watcher:
                 return
         with pathlib.Path(directory, "watcher.csv").open("a", newline="") as file:
             rows = csv.writer(file)
-            rows.writerow(["seconds", "actor_steps", "learner_steps", "parameter_norm"])
+            if not file.tell():  # else the run goes on, and so does the file
+                rows.writerow(["seconds", "actor_steps", "learner_steps", "parameter_norm"])
             while not lp.wait_for_stop(self._period_seconds):  # who loops without asking for the stop is killed
                 counts = self._counter.get_counts()
                 (policy,) = self._learner.get_variables(["policy"])

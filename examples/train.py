@@ -33,8 +33,8 @@ class Run:
     """Episodes of one evaluation."""
     checkpoint_every: int = 50_000
     """Environment steps from one checkpoint to the next; a run that is started again goes on from the last."""
-    replay: Literal["local", "reverb"] = "local"
-    """Where experience is kept: in this process's memory, or in a Reverb server."""
+    replay: Literal["local", "reverb"] | None = None
+    """Where one process keeps experience: in its memory (local, unless given), or in a Reverb server."""
     replay_in_learner: bool = True
     """Whether the Reverb server of several actors runs in the learner's process, or in one of its own."""
     directory: str | None = None
@@ -42,6 +42,8 @@ class Run:
 
 
 def train(agent: str, config: Any, run: Run) -> None:
+    if run.num_actors and run.replay is not None:
+        raise SystemExit("--replay is for runs in one process: with --num-actors there is always a Reverb server.")
     experiment = experiments.ExperimentConfig(
         builder=agents.builder_class(agent)(config),
         environment_factory=lambda seed: environments.make(run.env, seed=seed),
@@ -58,7 +60,7 @@ def train(agent: str, config: Any, run: Run) -> None:
         )
         launching.launch(program)
     else:
-        experiments.run_experiment(experiment, replay=run.replay)
+        experiments.run_experiment(experiment, replay=run.replay or "local")
 
 
 def command(agent: str, default: Any) -> Any:

@@ -20,8 +20,8 @@ import pathlib
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -37,14 +37,17 @@ lp = _runtime.import_extra("launchpad", "distributed", "A distributed program")
 
 from acme_lite import launching  # noqa: E402 - imports Launchpad, which needs Python's library
 
+_REVERB = ("reverb",)  # with TensorFlow, that takes 6 s of CPU to import, and 390 MB
 _LEASE_VECTOR_STEPS = 200
 _IN_FLIGHT_ITEMS = 64
 _FLUSH_SECONDS = 0.25
 _POLL_SECONDS = 0.2
+_SETTLE_SECONDS = 1.0
 _NAP_SECONDS = 0.001
 _WATCHDOG_SECONDS = 60.0
+_DESCRIPTION_SECONDS = 5.0  # whoever waits may wait for the coordinator
 _FIRST_WAIT = "the learner to begin the run"
-_PATIENCE_SECONDS = 86_400.0  # for a limiter or a server that is away; meanwhile the watchdog says so
+_PATIENCE_SECONDS = 86_400.0  # for a limiter, a server or a node that is away; meanwhile the watchdog says so
 _TIME_SPLIT_SECONDS = 5.0
 
 
@@ -81,7 +84,7 @@ class _Program:
             waits_for,
             seconds=self.watchdog_seconds,
             say=launching.say,
-            describe=coordinator.describe,
+            describe=lambda: _describe(coordinator),
         )
 
 
@@ -120,33 +123,61 @@ def make_distributed_experiment(
     program.plan()  # an agent that cannot act there fails here, and not in five processes
     made = lp.Program(f"{identity.agent_name(experiment)}-{described['name'].replace('/', '-')}")
     with made.group("counter"):
-        counter = made.add_node(launching.CallNode(Coordinator, experiment.max_num_actor_steps))
+        counter = made.add_node(_make_node(Coordinator, experiment.max_num_actor_steps))
     reverb_address = lp.Address("reverb")
     server = None
     if not replay_in_learner:
         with made.group("replay"):
-            node = _make_node(_ReplayService, program, reverb_address, counter)
+            node = _make_node(_ReplayService, program, reverb_address, counter, imports=_REVERB)
             node.allocate_address(reverb_address)
             server = made.add_node(node)
     with made.group("learner"):
-        node = _make_node(_Learner, program, reverb_address, server, counter)
+        node = _make_node(_Learner, program, reverb_address, server, counter, imports=_REVERB)
         if replay_in_learner:
             node.allocate_address(reverb_address)
         learner = made.add_node(node)
     with made.group("actor"):
         for index in range(num_actors):
-            made.add_node(_make_node(_Actor, program, index, reverb_address, learner, counter))
+            made.add_node(_make_node(_Actor, program, index, reverb_address, learner, counter, imports=_REVERB))
     if experiment.evaluation is not None:
         with made.group("evaluator"):
-            made.add_node(launching.CallNode(_Evaluator, program, learner, counter))
+            made.add_node(_make_node(_Evaluator, program, experiment.evaluation, learner, counter))
     return made
+
+
+class Progress(NamedTuple):
+    """How far the program has come.
+
+    Attributes:
+        phase: `starting`, `acting`, `learning` (all steps are made), `evaluating` (for the last time), `evaluated` or
+            `done`.
+        counts: of all nodes.
+    """
+
+    phase: str
+    counts: dict[str, int]
+
+
+class Registration(NamedTuple):
+    """What a node is told when it joins the run.
+
+    Attributes:
+        directory: of the run.
+        incarnation: how often a node of its name was started before, over all starts of the program.
+        log_end: after which actor step the rows of its logs are dropped, since the program has gone back to a
+            checkpoint; None to keep all.
+    """
+
+    directory: str
+    incarnation: int
+    log_end: int | None
 
 
 class Coordinator:
     """The node `counter`: what has been done, and who may do more.
 
-    Actors wait until the learner has called `start`. When all steps are made the learner finishes, calls
-    `ask_for_last_evaluation`, and `finish` once it has been made.
+    Actors wait until the learner has called `start`. When all steps are made the learner ends learning, calls
+    `ask_for_last_evaluation`, and `finish` once it has been made. Until then the evaluator stays.
     """
 
     def __init__(self, max_num_actor_steps: int):
@@ -156,6 +187,8 @@ class Coordinator:
         self._phase = "starting"
         self._directory = ""
         self._incarnations: dict[str, int] = {}
+        self._log_end: int | None = None
+        self._with_logs: set[str] = set()  # nodes whose logs have been brought to their end
         self._replay: _ReplayRecord | None = None
         self._training: list[tuple[int, float]] = []
         self._evaluations: list[tuple[int, tuple[float, ...]]] = []
@@ -169,6 +202,8 @@ class Coordinator:
                 return True
             if state is not None:
                 self._counter.restore(state["counts"])
+                self._log_end = state["counts"].get("actor_steps", 0)
+                self._incarnations = dict(state["incarnations"])
                 self._training = [tuple(row) for row in state["training"]]
                 self._evaluations = [(steps, tuple(returns)) for steps, returns in state["evaluations"]]
             self._phase = "acting"
@@ -179,52 +214,73 @@ class Coordinator:
         with self._lock:
             return self._directory
 
-    def register(self, name: str) -> tuple[str, int] | None:
-        """Returns the run's directory, and how often a node of this name has been started; None before `start`."""
+    def register(self, name: str) -> Registration | None:
+        """Lets a node of this name join the run; None before `start`."""
         with self._lock:
             if self._phase == "starting":
                 return None
             self._incarnations[name] = self._incarnations.get(name, -1) + 1
-            return self._directory, self._incarnations[name]
+            log_end = None if name in self._with_logs else self._log_end
+            self._with_logs.add(name)
+            return Registration(self._directory, self._incarnations[name], log_end)
 
     def lease(self, actor: int, num_steps: int) -> int | None:
         """See `StepBudget.lease`."""
         return self._budget.lease(actor, num_steps)
 
-    def increment(self, **counts: int) -> dict[str, int]:
-        """See `counting.Counter.increment`."""
-        return self._counter.increment(**counts)
+    def report(
+        self, counts: dict[str, int], episodes: Sequence[tuple[int, float]] = (), *, actor: int | None = None
+    ) -> Progress:
+        """Takes what a node has done since its last report, and returns what all have done.
+
+        Args:
+            counts: what to add to the counts.
+            episodes: training episodes that have ended: steps counted by then, and return.
+            actor: whose lease goes on; None if the node is no actor.
+        """
+        with self._lock:
+            total = self._counter.increment(**counts)
+            self._training += episodes
+            if actor is not None:
+                self._budget.renew(actor, counts.get("actor_steps", 0))
+            return Progress(self._advance(), total)
 
     def get_counts(self) -> dict[str, int]:
         """See `counting.Counter.get_counts`."""
         return self._counter.get_counts()
 
     def phase(self) -> str:
-        """Returns `starting`, `acting`, `learning` (all steps are made), `evaluating` (for the last time) or `done`."""
+        """Returns the phase, see `Progress`."""
         with self._lock:
-            if self._phase == "acting" and self.get_counts().get("actor_steps", 0) >= self._max_num_actor_steps:
-                self._phase = "learning"
-            return self._phase
+            return self._advance()
+
+    def _advance(self) -> str:
+        if self._phase == "acting" and self.get_counts().get("actor_steps", 0) >= self._max_num_actor_steps:
+            self._phase = "learning"
+        return self._phase
 
     def ask_for_last_evaluation(self) -> None:
-        """Asks the evaluator to evaluate the final policy."""
+        """Asks the evaluator to evaluate the final policy, unless it has: a learner may die after that."""
         with self._lock:
-            self._phase = "evaluating"
+            if self._phase != "evaluated":
+                self._phase = "evaluating"
 
     def finish(self) -> None:
         """Ends the run."""
         with self._lock:
             self._phase = "done"
 
-    def add_episodes(self, episodes: list[tuple[int, float]]) -> None:
-        """Takes (steps counted, return) of training episodes."""
-        with self._lock:
-            self._training += episodes
-
-    def add_evaluation(self, steps: int, returns: tuple[float, ...]) -> None:
-        """Takes the returns of one evaluation."""
+    def add_evaluation(self, steps: int, returns: tuple[float, ...], *, last: bool = False) -> None:
+        """Takes the returns of one evaluation; the last one is that which was asked for."""
         with self._lock:
             self._evaluations.append((steps, returns))
+            if last:
+                self._phase = "evaluated"
+
+    def evaluated_steps(self) -> int:
+        """Returns after how many actor steps the newest evaluation was made; 0 before the first."""
+        with self._lock:
+            return self._evaluations[-1][0] if self._evaluations else 0
 
     def keep_replay(self, record: _ReplayRecord) -> None:
         """Keeps what the replay's node would need if it died now."""
@@ -243,13 +299,27 @@ class Coordinator:
         return f"Done: {counts}. Replay: {'not opened yet' if record is None else record.limiters}."
 
     def save(self) -> dict[str, Any]:
-        """Returns all counts, training episodes and evaluations."""
+        """Returns all counts, training episodes and evaluations, and how often nodes have been started."""
         with self._lock:
             return {
                 "counts": self._counter.save(),
+                "incarnations": dict(self._incarnations),
                 "training": list(self._training),
                 "evaluations": list(self._evaluations),
             }
+
+
+def _describe(coordinator: Any) -> str:
+    """Returns what the coordinator says of the program.
+
+    Raises:
+        concurrent.futures.TimeoutError: it does not say so soon.
+    """
+    future = coordinator.futures.describe()
+    try:
+        return future.result(_DESCRIPTION_SECONDS)
+    finally:
+        future.cancel()
 
 
 class _Counts:
@@ -257,25 +327,37 @@ class _Counts:
 
     Attributes:
         counter: has the coordinator's counts of a moment ago, and all that this process has added since.
+        episodes: of training, that the coordinator has not been told yet.
+
+    Args:
+        coordinator: whom to tell.
+        actor: whose lease goes on with each report; None if this process is no actor.
     """
 
-    def __init__(self, coordinator: Any):
+    def __init__(self, coordinator: Any, *, actor: int | None = None):
         self.counter = counting.Counter()
-        self._coordinator = coordinator
-        self._seen: dict[str, int] = coordinator.get_counts()
-        self.counter.restore(self._seen)
-        self._synchronised = time.monotonic()
+        self.episodes: list[tuple[int, float]] = []
+        self._coordinator, self._actor = coordinator, actor
+        self._seen: dict[str, int] = {}
+        self.synchronise()
 
-    def synchronise(self, *, at_once: bool = True) -> None:
-        """Tells the coordinator what was added, and takes its counts; unless `at_once`, only if it is a while ago."""
-        if not at_once and time.monotonic() - self._synchronised < _FLUSH_SECONDS:
-            return
-        counts = self.counter.get_counts()
-        self._seen = self._coordinator.increment(
-            **{name: count - self._seen.get(name, 0) for name, count in counts.items()}
-        )
+    @property
+    def actor_steps(self) -> int:
+        """Environment steps of all actors, of a moment ago."""
+        return self.counter.get_counts().get("actor_steps", 0)
+
+    def due(self) -> bool:
+        """Whether the last report is a while ago."""
+        return time.monotonic() - self._synchronised >= _FLUSH_SECONDS
+
+    def synchronise(self) -> str:
+        """Tells the coordinator what was added, and takes its counts; returns the phase of the program."""
+        added = {name: count - self._seen.get(name, 0) for name, count in self.counter.get_counts().items()}
+        phase, self._seen = self._coordinator.report(added, self.episodes, actor=self._actor)
+        self.episodes = []
         self.counter.restore(self._seen)
         self._synchronised = time.monotonic()
+        return phase
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,9 +377,10 @@ class _ReplayRecord:
     limiters: str = "not opened yet"
 
 
-def _make_node(*arguments: Any) -> Any:
-    """Returns a node that uses Reverb: with TensorFlow, that takes 6 s of CPU to import, and 390 MB."""
-    return launching.CallNode(*arguments, imports=("reverb",))
+def _make_node(*arguments: Any, imports: Sequence[str] = ()) -> Any:
+    """Returns a node whose callers wait for it as long as for a limiter."""
+    options = launching.CallOptions(timeout_seconds=_PATIENCE_SECONDS)
+    return launching.CallNode(*arguments, call_options=options, imports=imports)
 
 
 class _ReplayService:
@@ -380,6 +463,38 @@ class _ReplayService:
             self._coordinator.keep_replay(self._record)
 
 
+class _Idleness:
+    """Says when a learner without samples has had all of them.
+
+    Args:
+        can_sample: asks the replay whether its limiters would give something.
+        clock: returns the time in seconds.
+    """
+
+    def __init__(self, can_sample: Callable[[], bool], clock: Callable[[], float] = time.monotonic):
+        self._can_sample, self._clock = can_sample, clock
+        self.begin()
+
+    def begin(self) -> None:
+        """Begins to count the time: there were samples until now, or more may come."""
+        self._begun = self._clock()
+
+    def ends(self) -> bool:
+        """Whether nothing comes any more."""
+        asked = self._clock()
+        idle = asked - self._begun
+        if idle <= _SETTLE_SECONDS:
+            return False
+        if not self._can_sample():
+            return True
+        if self._clock() - asked > _SETTLE_SECONDS:
+            self.begin()  # the replay was away, and gives samples only some seconds after it is back
+            return False
+        if idle > _WATCHDOG_SECONDS:
+            launching.say(f"The learner ends although the limiter would give samples: none have come for {idle:.0f} s.")
+        return idle > _WATCHDOG_SECONDS
+
+
 class _Learner:
     """The node `learner`."""
 
@@ -408,35 +523,39 @@ class _Learner:
         experiment, program = self._experiment, self._program
         description = identity.describe(experiment, program.environment, replay="reverb", num_actors=program.num_actors)
         with contextlib.ExitStack() as stack:
+            self._watchdog = stack.enter_context(
+                program.watch("The learner", self._coordinator, "its directory and checkpoint")
+            )
             directory = self._open_directory(description)
             stack.callback(directory.close)
             schedule, state = _open_schedule(experiment, directory, description)
+            self._watchdog.done("the replay to open")
             self._server.open(str(directory.path), None if state is None else state["replay"])
-            logs = outputs.Logs(experiment.logger_factory or loggers.make_logger_factory(directory.path))
-            stack.callback(logs.close)
-            plan = program.plan()
-            connected = self._server.local if self._has_server else program.connect(self._address)
-            stack.enter_context(_closing_on_stop(connected, self._stop))
-            dataset = experiment.builder.make_dataset(connected, seed=program.seed(0))
-            self._counts = _Counts(self._coordinator)
-            self._learner = experiment.builder.make_learner(
-                plan.networks,
-                plan.spec,
-                dataset,
-                key=jax.random.key(program.seed(1)),
-                counter=self._counts.counter,
-                logger=logs.make("learner"),
-            )
-            if state is not None:
-                self._learner.restore(state["learner"])
-            self._ready.set()
             had_begun = self._coordinator.start(str(directory.path), None if state is None else state["coordinator"])
             if had_begun and state is None:
                 launching.say("The learner was started again without a checkpoint: it begins anew.")
-            self._watchdog = stack.enter_context(program.watch("The learner", self._coordinator, "the first samples"))
+            logger = _make_logger(experiment, self._coordinator.register("learner"), "learner")
+            stack.callback(logger.close)
+            self._watchdog.done("its parts to be put together and restored")
+            plan = program.plan()
+            connected = self._server.local if self._has_server else program.connect(self._address)
+            stack.callback(connected.close)  # not when the program stops: a checkpoint is written then
+            dataset = experiment.builder.make_dataset(connected, seed=program.seed(0))
+            stack.enter_context(_closing_on_stop(dataset, self._stop))
+            self._counts = _Counts(self._coordinator)
+            self._learner = parts.make_learner(
+                plan, dataset, key=jax.random.key(program.seed(1)), counter=self._counts.counter, logger=logger
+            )
+            if state is not None:
+                self._learner.restore(state["learner"])
+            self._ready.set()  # actors and evaluator wait for the variables
+            self._watchdog.done("the first samples")
             self._learn(dataset, schedule)
             if not self._stop.is_set():
                 self._finish(plan, directory.path, schedule)
+            elif schedule is not None:
+                self._write_checkpoint(schedule, self._counts.actor_steps)
+                launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
         lp.stop()  # Launchpad's own launchers do not end when a node has finished
 
     def _open_directory(self, description: dict[str, Any]) -> run_directory.RunDirectory:
@@ -448,27 +567,25 @@ class _Learner:
 
     def _learn(self, dataset: replay.Dataset, schedule: checkpoints.Schedule | None) -> None:
         """Learns until all steps are made and samples have caught up, or the program stops."""
-        looked = worked = time.monotonic()
-        phase = "acting"
-        while not self._stop.is_set():
+        looked = time.monotonic()
+        phase = self._counts.synchronise()
+        idleness = _Idleness(self._server.can_sample)
+        while not self._stop.is_set() and phase != "evaluated":
             ready = dataset.ready()
             if ready:
                 self._learner.step()
                 self._watchdog.done("samples")
-            now = time.monotonic()
-            worked = now if ready or phase == "acting" else worked
-            if now - looked > _POLL_SECONDS:
-                looked = now
-                phase, steps = self._coordinator.phase(), self._coordinator.get_counts().get("actor_steps", 0)
-                self._counts.synchronise()
+            if ready or phase == "acting":
+                idleness.begin()
+            if time.monotonic() - looked > _POLL_SECONDS:
+                looked = time.monotonic()
+                phase, steps = self._counts.synchronise(), self._counts.actor_steps
                 self._report(steps)
                 if self._has_server:
                     self._server.keep_record()
                 if schedule is not None and schedule.due(steps):
                     self._write_checkpoint(schedule, steps)
-                # A replay that has just come back gives samples only some seconds later.
-                idle = now - worked
-                if idle > _WATCHDOG_SECONDS or (idle > 5 * _POLL_SECONDS and not self._server.can_sample()):
+                if idleness.ends():
                     return
             if not ready:
                 self._stop.wait(_NAP_SECONDS)
@@ -491,19 +608,28 @@ class _Learner:
             lambda: {
                 "learner": self._learner.save(),
                 "coordinator": self._coordinator.save(),
-                "replay": self._server.save(),
+                "replay": self._save_replay(),
             },
         )
+
+    def _save_replay(self) -> dict[str, str] | None:
+        if self._has_server:
+            return self._server.save()
+        # A plain call would be given up a second after the program is asked to stop.
+        return self._server.futures.save().result()
 
     def _finish(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
         """Waits for the last evaluation, and writes the results."""
         self._learner.close()
         self._counts.synchronise()
         if self._experiment.evaluation is not None:
+            if schedule is not None:  # an evaluation may take long
+                self._write_checkpoint(schedule, self._counts.actor_steps)
             self._watchdog.done("the last evaluation")
             self._coordinator.ask_for_last_evaluation()
-            while self._coordinator.phase() == "evaluating" and not self._stop.wait(_POLL_SECONDS):
+            while self._counts.synchronise() == "evaluating" and not self._stop.wait(_POLL_SECONDS):
                 pass
+        self._watchdog.done("the results to be written")
         state = self._coordinator.save()
         counts = dict(state["counts"])
         for name, table in self._server.tables().items():
@@ -525,8 +651,7 @@ class _Learner:
             ([steps for steps, _ in training], [value for _, value in training]),
             f"{title}, {self._program.num_actors} actors, seed {self._experiment.seed}",
         )
-        policy = self._experiment.builder.make_policy(plan.networks, plan.spec, evaluation=True)
-        outputs.write_result(result, policy, plan.spec)
+        outputs.write_result(result, parts.make_evaluation_policy(plan), plan.spec)
         if result.finished:
             if schedule is not None:
                 schedule.clear()
@@ -560,83 +685,82 @@ class _Actor:
     def run(self) -> None:
         program, experiment, index = self._program, self._program.experiment, self._index
         with contextlib.ExitStack() as stack:
-            watchdog = stack.enter_context(program.watch(f"Actor {index}", self._coordinator, _FIRST_WAIT))
+            self._watchdog = stack.enter_context(program.watch(f"Actor {index}", self._coordinator, _FIRST_WAIT))
             registered = _register(self._coordinator, f"actor_{index}", self._stop)
             if registered is None:
                 return
-            directory, incarnation = registered
-            seed = program.seed(2, index, incarnation)
+            seed = program.seed(2, index, registered.incarnation)
             plan = program.plan()
-            actor_id = core.ActorId(index, program.num_actors)
-            policy = experiment.builder.make_policy(plan.networks, plan.spec, actor=actor_id)
             environment = parts.make_environment(experiment, experiment.num_envs, seed)
             stack.callback(environment.close)
             connected = program.connect(self._address)
             stack.enter_context(_closing_on_stop(connected, self._stop))
             writer = connected.writer(experiment.num_envs)
-            adder = experiment.builder.make_adder(writer, plan.spec, plan.extras_spec)
             variables = acting.VariableClient(
                 self._learner, ("policy",), update_period_seconds=program.variable_update_period_seconds
             )
             stack.callback(variables.close)
-            logger = _make_logger(experiment, directory, f"actor_{index}")
+            logger = _make_logger(experiment, registered, f"actor_{index}")
             stack.callback(logger.close)
-            time_logger = _make_logger(experiment, directory, f"time_split_{index}")
+            time_logger = _make_logger(experiment, registered, f"time_split_{index}")
             stack.callback(time_logger.close)
-            counts = _Counts(self._coordinator)
-            actor = experiment.builder.make_actor(
-                policy, variables, adder, key=jax.random.key(seed), num_envs=experiment.num_envs
-            )
-            loop = EnvironmentLoop(
-                environment, actor, counter=counts.counter, logger=logger, observers=experiment.observers
-            )
+            counts = _Counts(self._coordinator, actor=index)
+            loop = parts.make_training(
+                plan,
+                environment,
+                variables,
+                writer,
+                key=jax.random.key(seed),
+                counter=counts.counter,
+                logger=logger,
+                actor_id=core.ActorId(index, program.num_actors),
+            ).loop
             is_queue = any(isinstance(table.limiter, replay.Queue) for table in plan.tables)
             flush = (lambda: _flush(writer, self._stop)) if is_queue else None
-            time_split = _TimeSplit(loop, time_logger)
+            time_split = _TimeSplit(loop, counts, time_logger)
             with _quiet_end(self._stop):
-                self._act(loop, counts, flush, time_split, watchdog)
+                self._act(loop, counts, flush, time_split)
                 time_split.log()
 
     def _act(
-        self,
-        loop: EnvironmentLoop,
-        counts: _Counts,
-        flush: Callable[[], None] | None,
-        time_split: _TimeSplit,
-        watchdog: Watchdog,
+        self, loop: EnvironmentLoop, counts: _Counts, flush: Callable[[], None] | None, time_split: _TimeSplit
     ) -> None:
-        episodes: list[tuple[int, float]] = []
         while not self._stop.is_set():
             steps = self._coordinator.lease(self._index, _LEASE_VECTOR_STEPS * loop.num_envs)
             if steps is None:
                 return
             if not steps:
+                self._watchdog.waiting("steps that other actors have leased and not counted")
                 self._stop.wait(_POLL_SECONDS)
+                continue
             end = loop.steps + steps
             while loop.steps < end and not self._stop.is_set():
+                self._watchdog.done("the environment, the policy or the limiter")
                 loop.step()
                 if flush is not None:
                     # With a queue, whoever acts on without its items being taken acts by an old policy.
                     with time_split.waiting():
                         flush()
-                watchdog.done("the environment, the policy or the limiter")
                 if loop.finished:
-                    counts.synchronise(at_once=False)
-                    now = counts.counter.get_counts().get("actor_steps", 0)
-                    episodes += [(now, one.episode_return) for one in loop.finished]
-                    launching.report_status(steps=loop.steps, episode_return=episodes[-1][1])
-            loop.report_steps()
-            counts.synchronise()
-            self._coordinator.add_episodes(episodes)
-            episodes = []
-            time_split.log(at_once=False)
+                    counts.episodes += [(counts.actor_steps, one.episode_return) for one in loop.finished]
+                # By time: an episode may take hours, and whoever counts nothing loses its lease.
+                if counts.due():
+                    self._report(loop, counts, time_split)
+            self._report(loop, counts, time_split)
+
+    def _report(self, loop: EnvironmentLoop, counts: _Counts, time_split: _TimeSplit) -> None:
+        last_return = counts.episodes[-1][1] if counts.episodes else None
+        launching.report_status(steps=loop.steps, episode_return=last_return)
+        loop.report_steps()
+        counts.synchronise()
+        time_split.log(at_once=False)
 
 
 class _TimeSplit:
     """Where an actor's time goes, logged every few seconds."""
 
-    def __init__(self, loop: EnvironmentLoop, logger: loggers.Logger):
-        self._loop, self._logger = loop, logger
+    def __init__(self, loop: EnvironmentLoop, counts: _Counts, logger: loggers.Logger):
+        self._loop, self._counts, self._logger = loop, counts, logger
         self._start = self._logged = time.perf_counter()
         self._waiting_seconds = 0.0
 
@@ -657,7 +781,8 @@ class _TimeSplit:
         self._logged = now
         self._logger.write(
             {
-                "actor_steps": loop.steps,
+                "actor_steps": self._counts.actor_steps,
+                "own_steps": loop.steps,
                 "environment_seconds": loop.environment_seconds,
                 "acting_seconds": loop.acting_seconds,
                 "adding_seconds": loop.adding_seconds,
@@ -677,92 +802,101 @@ def _flush(writer: replay.Writer, stop: threading.Event) -> None:
 class _Evaluator:
     """The node `evaluator`: evaluates every so many actor steps, and the final policy."""
 
-    def __init__(self, program: _Program, learner: Any, coordinator: Any):
-        self._program, self._learner, self._coordinator = program, learner, coordinator
+    def __init__(self, program: _Program, settings: config.EvaluationConfig, learner: Any, coordinator: Any):
+        self._program, self._settings = program, settings
+        self._learner, self._coordinator = learner, coordinator
         self._stop = lp.stop_event()
 
     def run(self) -> None:
         program, experiment = self._program, self._program.experiment
-        assert experiment.evaluation is not None
         with contextlib.ExitStack() as stack:
             self._watchdog = stack.enter_context(program.watch("The evaluator", self._coordinator, _FIRST_WAIT))
             registered = _register(self._coordinator, "evaluator", self._stop)
             if registered is None:
                 return
-            directory, incarnation = registered
-            seed = program.seed(3, incarnation)
-            plan = program.plan()
-            policy = experiment.builder.make_policy(plan.networks, plan.spec, evaluation=True)
+            seed = program.seed(3, registered.incarnation)
             # It fetches before each evaluation alone, so that all episodes of one are those of one policy.
             variables = acting.VariableClient(self._learner, ("policy",), update_period_seconds=threading.TIMEOUT_MAX)
             environment = parts.make_environment(experiment, 1, seed)
             stack.callback(environment.close)
             stack.callback(variables.close)
-            logger = _make_logger(experiment, directory, "evaluator")
+            logger = _make_logger(experiment, registered, "evaluator")
             stack.callback(logger.close)
             counts = _Counts(self._coordinator)
-            actor = experiment.builder.make_actor(policy, variables, None, key=jax.random.key(seed), num_envs=1)
-            loop = EnvironmentLoop(environment, actor, counter=counts.counter, logger=logger, label="evaluator")
-            period = experiment.evaluation.every_steps
+            loop = parts.make_evaluation(
+                program.plan(),
+                environment,
+                variables,
+                key=jax.random.key(seed),
+                counter=counts.counter,
+                logger=logger,
+            ).loop
             with _quiet_end(self._stop):
-                following = (self._coordinator.get_counts().get("actor_steps", 0) // period + 1) * period
-                while not self._stop.is_set():
-                    self._watchdog.done("the coordinator, or the variables of the learner")
-                    phase = self._coordinator.phase()
-                    steps = self._coordinator.get_counts().get("actor_steps", 0)
-                    if phase == "done":
-                        return
-                    if phase == "evaluating" or following <= steps < experiment.max_num_actor_steps:
-                        following = (steps // period + 1) * period
-                        variables.fetch()
-                        returns = self._evaluate(loop, experiment.evaluation.num_episodes)
-                        if returns is not None:
-                            counts.synchronise()
-                            evaluation = config.Evaluation(steps, returns)  # refuses what is not a number
-                            self._coordinator.add_evaluation(evaluation.actor_steps, evaluation.returns)
-                            if phase == "evaluating":
-                                self._coordinator.finish()
-                                return
-                    else:
-                        self._stop.wait(_POLL_SECONDS)
+                self._evaluate_by_and_by(loop, variables, counts)
 
-    def _evaluate(self, loop: EnvironmentLoop, num_episodes: int) -> tuple[float, ...] | None:
+    def _evaluate_by_and_by(self, loop: EnvironmentLoop, variables: acting.VariableClient, counts: _Counts) -> None:
+        """Evaluates whenever it is time, until the run is done or the program stops."""
+        max_num_actor_steps = self._program.experiment.max_num_actor_steps
+        # An evaluation in which a predecessor died is made again.
+        following = self._following(self._coordinator.evaluated_steps())
+        while (phase := counts.synchronise()) != "done" and not self._stop.is_set():
+            self._watchdog.done("the coordinator, or the variables of the learner")
+            steps = counts.actor_steps
+            if phase == "evaluating" or following <= steps < max_num_actor_steps:
+                following = self._following(steps)
+                variables.fetch()
+                returns = self._evaluate(loop)
+                if returns is not None:
+                    counts.synchronise()
+                    evaluation = config.Evaluation(steps, returns)  # refuses what is not a number
+                    self._coordinator.add_evaluation(steps, evaluation.returns, last=phase == "evaluating")
+            else:
+                self._stop.wait(_POLL_SECONDS)
+
+    def _following(self, steps: int) -> int:
+        """Returns from which actor step on to evaluate next."""
+        period = self._settings.every_steps
+        return (steps // period + 1) * period
+
+    def _evaluate(self, loop: EnvironmentLoop) -> tuple[float, ...] | None:
+        """Returns the return of each episode; None if the program stops before the last."""
         episodes: list[Episode] = []
-        while len(episodes) < num_episodes:
+        while len(episodes) < self._settings.num_episodes:
             if self._stop.is_set():
                 return None
             loop.step()
             self._watchdog.done("the environment or the policy")
             episodes += loop.finished
-            if loop.finished:
-                launching.report_status(steps=loop.steps, episode_return=episodes[-1].episode_return)
+            last_return = episodes[-1].episode_return if episodes else None
+            launching.report_status(steps=loop.steps, episode_return=last_return)
         loop.report_steps()
         return tuple(one.episode_return for one in episodes)
 
 
-def _register(coordinator: Any, name: str, stop: threading.Event) -> tuple[pathlib.Path, int] | None:
+def _register(coordinator: Any, name: str, stop: threading.Event) -> Registration | None:
     """Waits until the learner has started the run; None if the program stops before."""
     while not stop.is_set():
-        registered = coordinator.register(name)
+        registered: Registration | None = coordinator.register(name)
         if registered is not None:
-            return pathlib.Path(registered[0]), registered[1]
+            return registered
         stop.wait(_POLL_SECONDS)
     return None
 
 
-def _make_logger(experiment: config.ExperimentConfig, directory: pathlib.Path, label: str) -> loggers.Logger:
-    return (experiment.logger_factory or loggers.make_logger_factory(directory))(label)
+def _make_logger(experiment: config.ExperimentConfig, registered: Registration, label: str) -> loggers.Logger:
+    default = loggers.make_logger_factory(registered.directory, drop_after_step=registered.log_end)
+    return (experiment.logger_factory or default)(label)
 
 
 @contextlib.contextmanager
-def _closing_on_stop(connected: replay.Replay, stop: threading.Event) -> Iterator[None]:
-    """Closes a replay when the program stops, so that whoever waits for its limiter in this process gets an error."""
+def _closing_on_stop(waited_for: replay.Replay | replay.Dataset, stop: threading.Event) -> Iterator[None]:
+    """Closes a replay or a dataset when the program stops: whoever waits for it in this process gets an error."""
     ended = threading.Event()
 
     def watch() -> None:
         while not ended.is_set():
             if stop.wait(_POLL_SECONDS):
-                connected.close()
+                waited_for.close()
                 return
 
     thread = threading.Thread(target=watch, name="stop", daemon=True)
@@ -772,7 +906,7 @@ def _closing_on_stop(connected: replay.Replay, stop: threading.Event) -> Iterato
     finally:
         ended.set()
         thread.join()
-        connected.close()
+        waited_for.close()
 
 
 @contextlib.contextmanager

@@ -39,6 +39,7 @@ class Plan(NamedTuple):
     """What all parts of a run agree on, in whichever process they are.
 
     Attributes:
+        experiment: what is planned.
         spec: of the environment.
         networks: the agent's.
         variable_names: of the learner's variables.
@@ -46,6 +47,7 @@ class Plan(NamedTuple):
         tables: of the replay.
     """
 
+    experiment: config.ExperimentConfig
     spec: specs.EnvironmentSpec
     networks: Any
     variable_names: list[str]
@@ -65,7 +67,7 @@ def make_plan(experiment: config.ExperimentConfig, spec: specs.EnvironmentSpec, 
     policy = builder.make_policy(networks, spec, actor=core.ActorId(0, num_actors))
     extras_spec = acting.extras_spec(policy, shapes["policy"], spec.observation)
     tables = [table.widened(experiment.num_envs) for table in builder.make_tables(spec, extras_spec)]
-    return Plan(spec, networks, sorted(shapes), extras_spec, tables)
+    return Plan(experiment, spec, networks, sorted(shapes), extras_spec, tables)
 
 
 class Acting(NamedTuple):
@@ -97,9 +99,7 @@ class Parts(NamedTuple):
     """The parts of a run.
 
     Attributes:
-        spec: of the environment.
-        evaluation_policy: acts in evaluations.
-        variable_names: of the learner's variables.
+        plan: what they agree on.
         replay: what adder and dataset share.
         dataset: what the learner draws from.
         learner: updates the parameters.
@@ -108,9 +108,7 @@ class Parts(NamedTuple):
         counter: what has been done.
     """
 
-    spec: specs.EnvironmentSpec
-    evaluation_policy: acting.ActorCore
-    variable_names: list[str]
+    plan: Plan
     replay: replay.Replay
     dataset: timing.TimedDataset
     learner: core.Learner
@@ -144,8 +142,56 @@ class Parts(NamedTuple):
             self.evaluation.restore(state["evaluation"])
 
 
+def make_learner(
+    plan: Plan, dataset: replay.Dataset, *, key: jax.Array, counter: counting.Counter, logger: loggers.Logger
+) -> core.Learner:
+    """Returns the learner of a run, which draws from a dataset."""
+    make = plan.experiment.builder.make_learner
+    return make(plan.networks, plan.spec, dataset, key=key, counter=counter, logger=logger)
+
+
+def make_training(
+    plan: Plan,
+    environment: environments.VectorEnvironment,
+    variables: core.VariableSource,
+    writer: replay.Writer,
+    *,
+    key: jax.Array,
+    counter: counting.Counter,
+    logger: loggers.Logger,
+    actor_id: core.ActorId = core.ActorId(0, 1),
+) -> Acting:
+    """Returns an actor in its environment, which takes the policy from `variables` and records with a writer."""
+    experiment, builder = plan.experiment, plan.experiment.builder
+    policy = builder.make_policy(plan.networks, plan.spec, actor=actor_id)
+    adder = builder.make_adder(writer, plan.spec, plan.extras_spec)
+    actor = builder.make_actor(policy, variables, adder, key=key, num_envs=experiment.num_envs)
+    loop = EnvironmentLoop(environment, actor, counter=counter, logger=logger, observers=experiment.observers)
+    return Acting(environment, actor, adder, loop)
+
+
+def make_evaluation(
+    plan: Plan,
+    environment: environments.VectorEnvironment,
+    variables: core.VariableSource,
+    *,
+    key: jax.Array,
+    counter: counting.Counter,
+    logger: loggers.Logger,
+) -> Acting:
+    """Returns the evaluator in its environment, which takes the policy from `variables` and records nothing."""
+    policy = make_evaluation_policy(plan)
+    actor = plan.experiment.builder.make_actor(policy, variables, None, key=key, num_envs=1)
+    loop = EnvironmentLoop(environment, actor, counter=counter, logger=logger, label="evaluator")
+    return Acting(environment, actor, None, loop)
+
+
+def make_evaluation_policy(plan: Plan) -> acting.ActorCore:
+    """Returns what acts in evaluations."""
+    return plan.experiment.builder.make_policy(plan.networks, plan.spec, evaluation=True)
+
+
 def make_parts(
-    experiment: config.ExperimentConfig,
     plan: Plan,
     environment: environments.VectorEnvironment,
     evaluation_environment: environments.VectorEnvironment | None,
@@ -154,10 +200,9 @@ def make_parts(
     *,
     make_replay: Callable[[Sequence[replay.Table]], replay.Replay],
 ) -> Parts:
-    """Returns the parts of an experiment.
+    """Returns the parts of an experiment in one process.
 
     Args:
-        experiment: what to put together.
         plan: of the experiment.
         environment: where it acts and learns.
         evaluation_environment: where it is evaluated; None for no evaluation.
@@ -165,36 +210,26 @@ def make_parts(
         make_logger: makes the loggers `learner`, `actor` and `evaluator`.
         make_replay: makes a replay of tables.
     """
-    builder, num_envs = experiment.builder, experiment.num_envs
-    spec, networks = plan.spec, plan.networks
-    policy = builder.make_policy(networks, spec)
-    evaluation_policy = builder.make_policy(networks, spec, evaluation=True)
+    experiment, counter = plan.experiment, counting.Counter()
     made_replay = make_replay(plan.tables)
-    adder = builder.make_adder(made_replay.writer(num_envs), spec, plan.extras_spec)
-    dataset = timing.TimedDataset(builder.make_dataset(made_replay, seed=seeds.replay))
-    counter = counting.Counter()
-    learner = builder.make_learner(
-        networks, spec, dataset, key=seeds.learner, counter=counter, logger=make_logger("learner")
-    )
-    actor = builder.make_actor(policy, learner, adder, key=seeds.actor, num_envs=num_envs)
-    loop = EnvironmentLoop(
-        environment, actor, counter=counter, logger=make_logger("actor"), observers=experiment.observers
+    writer = made_replay.writer(experiment.num_envs)
+    dataset = timing.TimedDataset(experiment.builder.make_dataset(made_replay, seed=seeds.replay))
+    learner = make_learner(plan, dataset, key=seeds.learner, counter=counter, logger=make_logger("learner"))
+    training = make_training(
+        plan, environment, learner, writer, key=seeds.actor, counter=counter, logger=make_logger("actor")
     )
     evaluation = None
     if evaluation_environment is not None:
-        evaluator = builder.make_actor(evaluation_policy, learner, None, key=seeds.evaluator, num_envs=1)
-        evaluation_loop = EnvironmentLoop(
-            evaluation_environment, evaluator, counter=counter, logger=make_logger("evaluator"), label="evaluator"
+        logger = make_logger("evaluator")
+        evaluation = make_evaluation(
+            plan, evaluation_environment, learner, key=seeds.evaluator, counter=counter, logger=logger
         )
-        evaluation = Acting(evaluation_environment, evaluator, None, evaluation_loop)
     return Parts(
-        spec=spec,
-        evaluation_policy=evaluation_policy,
-        variable_names=plan.variable_names,
+        plan=plan,
         replay=made_replay,
         dataset=dataset,
         learner=learner,
-        training=Acting(environment, actor, adder, loop),
+        training=training,
         evaluation=evaluation,
         counter=counter,
     )

@@ -66,7 +66,6 @@ def run_experiment(
             evaluation_environment = parts_lib.make_environment(experiment, 1, seeds.evaluation)
             stack.callback(evaluation_environment.close)
         parts = parts_lib.make_parts(
-            experiment,
             plan,
             environment,
             evaluation_environment,
@@ -99,7 +98,7 @@ def run_experiment(
                 raise
         result = run.result(directory.path, finished=finished)
         curve = outputs.write_curve(result, run.training, f"{title}, seed {experiment.seed}")
-        outputs.write_result(result, parts.evaluation_policy, parts.spec)
+        outputs.write_result(result, parts_lib.make_evaluation_policy(plan), plan.spec)
         if finished and schedule is not None:
             schedule.clear()
     if not quiet:
@@ -216,12 +215,13 @@ class _Run:
     def result(self, directory: pathlib.Path, *, finished: bool) -> config.ExperimentResult:
         """Returns what the run has given so far."""
         parts = self._parts
-        variables = parts.learner.get_variables(parts.variable_names)
+        names = parts.plan.variable_names
+        variables = parts.learner.get_variables(names)
         return config.ExperimentResult(
             directory=directory,
             evaluations=tuple(self.evaluations),
             counts=parts.counter.get_counts(),
-            variables=jax.device_get(dict(zip(parts.variable_names, variables, strict=True))),
+            variables=jax.device_get(dict(zip(names, variables, strict=True))),
             finished=finished,
             seconds=self.seconds(),
         )

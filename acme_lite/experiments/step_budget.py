@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from acme_lite import counting
 
@@ -11,19 +12,28 @@ from acme_lite import counting
 class StepBudget:
     """Leases blocks of environment steps to actors, so that all of them together make `num_steps`.
 
-    An actor makes the steps of its lease, adds them to the counter, and only then asks for the next one. Asking again
+    An actor makes the steps of its lease, counting them by and by, and only then asks for the next one. Asking again
     gives back what was left of the last lease: an actor that died and was started again makes the steps that its
     predecessor did not count. A lease that no count has followed for `lease_seconds` goes to others, since its actor
     may never come back. Safe from several threads.
     """
 
-    def __init__(self, num_steps: int, counter: counting.Counter, *, lease_seconds: float = 300.0):
+    def __init__(
+        self,
+        num_steps: int,
+        counter: counting.Counter,
+        *,
+        lease_seconds: float = 300.0,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         """Makes a budget.
 
         Args:
             num_steps: environment steps of the run, at least 1.
             counter: counts `actor_steps`; what it has counted already is spent.
-            lease_seconds: how long a lease lasts, greater than 0; longer than the slowest actor takes for one.
+            lease_seconds: how long a lease lasts from one count to the next, greater than 0; longer than the slowest
+                actor takes for a step.
+            clock: returns the time in seconds.
 
         Raises:
             ValueError: an argument is out of its range.
@@ -35,7 +45,8 @@ class StepBudget:
         self._num_steps = num_steps
         self._counter = counter
         self._lease_seconds = lease_seconds
-        self._leases: dict[int, tuple[int, float]] = {}  # actor -> (steps, when)
+        self._clock = clock
+        self._leases: dict[int, tuple[int, float]] = {}  # actor -> (steps that are left of it, when it last counted)
         self._lock = threading.Lock()
 
     def lease(self, actor: int, num_steps: int) -> int | None:
@@ -43,16 +54,21 @@ class StepBudget:
 
         0 means that the rest is leased to others: ask again, since one of them may die.
         """
-        now = time.monotonic()
+        now = self._clock()
         with self._lock:
             self._leases.pop(actor, None)
-            self._leases = {
-                other: lease for other, lease in self._leases.items() if now - lease[1] < self._lease_seconds
-            }
             left = self._num_steps - self._counter.get_counts().get("actor_steps", 0)
             if left <= 0:
                 return None
-            granted = min(num_steps, max(left - sum(steps for steps, _ in self._leases.values()), 0))
+            leased = sum(steps for steps, counted in self._leases.values() if now - counted < self._lease_seconds)
+            granted = min(num_steps, max(left - leased, 0))
             if granted:
                 self._leases[actor] = (granted, now)
             return granted
+
+    def renew(self, actor: int, num_steps: int) -> None:
+        """Takes note that the actor has counted so many steps of its lease, 0 too, and is alive."""
+        with self._lock:
+            if actor in self._leases:
+                steps, _ = self._leases[actor]
+                self._leases[actor] = (max(steps - num_steps, 0), self._clock())

@@ -22,7 +22,7 @@ class Watchdog:
         waits_for: what for at first.
         seconds: how long it may wait before this is said, and said again.
         say: takes a message.
-        describe: returns what else is of use, such as the limiter's counts.
+        describe: returns what else is of use, such as the limiter's counts, or raises if it does not know soon.
     """
 
     def __init__(
@@ -47,6 +47,11 @@ class Watchdog:
         """Notes that something got done, and what is waited for now; cheap enough for every step."""
         self._done = waits_for, time.monotonic()
 
+    def waiting(self, waits_for: str) -> None:
+        """Notes what is waited for now, without anything done; since when is kept while it is the same."""
+        if waits_for != self._done[0]:
+            self.done(waits_for)
+
     def _watch(self) -> None:
         said = time.monotonic()
         while not self._ended.wait(self._seconds / 10):
@@ -54,10 +59,14 @@ class Watchdog:
             now = time.monotonic()
             if now - max(since, said) >= self._seconds:
                 said = now
-                self._say(
-                    f"{self._name} has waited {now - since:.0f} s for {waits_for}, in {self._place()}. "
-                    f"{self._describe()}"
-                )
+                self._say(f"{self._name} has waited {now - since:.0f} s for {waits_for}, in {self._place()}.")
+                self._say(f"{self._name} waits. {self._description()}")
+
+    def _description(self) -> str:
+        try:
+            return self._describe()
+        except Exception as error:  # whoever is asked may be what is waited for
+            return f"How far the program has come is not known ({type(error).__name__}: {error})."
 
     def _place(self) -> str:
         """Returns where the watched thread is, innermost function first."""

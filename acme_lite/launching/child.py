@@ -1,7 +1,8 @@
 """What happens in a node's process: settle in, run the node's function, say how it ended.
 
 The launcher holds the other end of the control socket. End-of-file there means that it has died, and then the node
-kills itself with all that it started.
+kills itself with all that it started. Until it watches for that, the kernel kills it when its parent dies; no longer,
+since SIGKILL would leave behind whatever the node has started.
 """
 
 from __future__ import annotations
@@ -52,6 +53,11 @@ class NodeProcess:
         return NodeProcess(fields["name"], fields["environment"], None if cores is None else tuple(cores))
 
 
+def die_with_parent(on: bool) -> None:
+    """Sets whether the kernel kills this process, and it alone, when its parent dies."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL) if on else 0)
+
+
 def settle(process: NodeProcess) -> None:
     """Applies a node's settings to this process, before any use of JAX."""
     if process.cores is not None:
@@ -65,7 +71,7 @@ def settle(process: NodeProcess) -> None:
 def settle_after_fork(process: NodeProcess, log: int) -> None:
     """Makes a forked copy of the zygote into a node's process in a session of its own, which writes to a log file."""
     os.setsid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, int(signal.SIGKILL))  # the zygote's death is this node's
+    die_with_parent(True)
     null = os.open(os.devnull, os.O_RDONLY)
     for source, target in ((null, 0), (log, 1), (log, 2)):
         os.dup2(source, target)
@@ -82,6 +88,7 @@ def settle_after_fork(process: NodeProcess, log: int) -> None:
 def run_node(control: socket.socket, payload: int) -> int:
     """Runs the pickled function behind a file descriptor; returns the exit status."""
     threading.Thread(target=_kill_when_launcher_dies, args=(control.dup(),), name="launcher-watch", daemon=True).start()
+    die_with_parent(False)
     status.attach(control)
     status.send({"state": "running"})
     try:

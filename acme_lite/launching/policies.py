@@ -17,7 +17,8 @@ class NodePolicy:
     """What happens to each node of a group.
 
     Attributes:
-        max_restarts: how often a node that dies is started again, at the same address, before the program fails.
+        max_restarts: how often a node that dies is started again, at the same address, before the program fails. A
+            node that has run for ten minutes begins to count anew.
         ends_program: whether the program ends once all nodes of this group have finished.
         stop_stage: nodes of a lower stage are stopped, and have ended, before those of a higher one.
         cores: which cores its processes run on: "single" gives each the next core in turn, None leaves all.

@@ -41,7 +41,8 @@ class NodeRecord:
     state: str = "starting"
     pid: int | None = None
     restarts: int = 0
-    running: bool = False  # whether a process exists or is on its way
+    attempts: int = 0  # restarts since it last ran for long
+    running_since: float | None = None
     outcome: str | None = None  # "finished" or "failed", as this process reported it
     reason: str = ""
     start_at: float | None = None  # when to start it again

@@ -16,7 +16,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import rich.console
@@ -29,6 +29,7 @@ from acme_lite.launching.table import Display
 _TICK_SECONDS = 0.1
 _FIRST_BACKOFF_SECONDS = 0.5
 _LONGEST_BACKOFF_SECONDS = 30.0
+_HEALTHY_SECONDS = 600.0  # whoever dies after that did not die of how it was started
 
 
 class NodeFailedError(RuntimeError):
@@ -113,11 +114,13 @@ class _Supervisor:
         stop_seconds: float,
         display: Display,
         signals: list[int],
+        clock: Callable[[], float] = time.monotonic,
     ):
         self._nodes = {node.name: node for node in nodes}
         self._stop_seconds = stop_seconds
         self._display = display
         self._signals = signals
+        self._clock = clock
         self._stop_requested = False
         self._stopping = False
         self.failure: NodeFailedError | None = None
@@ -159,7 +162,7 @@ class _Supervisor:
         ours.setblocking(False)
         self._selector.register(ours, selectors.EVENT_READ, node)
         node.control, node.received, node.outcome, node.reason = ours, b"", None, ""
-        node.running, node.state, node.start_at, node.steps = True, "starting", None, None
+        node.state, node.start_at, node.running_since, node.steps = "starting", None, None, None
         with theirs, node.log.open("ab") as log:
             node.log_start = log.tell()
             starter = self._starters[node.policy.start]
@@ -175,7 +178,7 @@ class _Supervisor:
                 self._handle(self._nodes[event.name], event)
         if self._zygote is not None and not self._zygote.alive:
             self._leave_zygote(self._zygote)
-        now = time.monotonic()
+        now = self._clock()
         for node in self._nodes.values():
             if node.start_at is not None and now >= node.start_at and not self._stopping:
                 self._start(node)
@@ -216,10 +219,10 @@ class _Supervisor:
         elif "stop" in message:
             self._stop_requested = True
         elif message["state"] == "running":
-            node.state = "stopping" if self._stopping else "running"
+            node.state, node.running_since = "stopping" if self._stopping else "running", self._clock()
         else:
             node.outcome, node.reason = message["state"], message.get("traceback", "")
-            node.end_by = time.monotonic() + self._stop_seconds
+            node.end_by = self._clock() + self._stop_seconds
 
     def _handle(self, node: NodeRecord, event: processes.Event) -> None:
         """Handles what has become of a node's process."""
@@ -227,11 +230,11 @@ class _Supervisor:
             node.pid = event.pid
         elif event.failed_to_start:
             self._close_control(node)
-            node.running, node.start_at = False, time.monotonic()
+            node.start_at = self._clock()
         elif event.returncode is not None:
             self._receive(node)  # its last words may not have been read
             self._close_control(node)
-            node.running, node.pid, node.end_by = False, None, None
+            node.pid, node.end_by = None, None
             if node.outcome == "finished" or (node.outcome is None and event.returncode == 0):
                 node.state = "stopped" if self._stopping else "finished"
             elif self._stopping:
@@ -240,17 +243,20 @@ class _Supervisor:
                 self._handle_failure(node, node.reason or node.describe_death(event.returncode))
 
     def _handle_failure(self, node: NodeRecord, reason: str) -> None:
-        if node.restarts < node.policy.max_restarts:
-            delay = min(_FIRST_BACKOFF_SECONDS * 2**node.restarts, _LONGEST_BACKOFF_SECONDS)
+        if node.running_since is not None and self._clock() - node.running_since >= _HEALTHY_SECONDS:
+            node.attempts = 0
+        if node.attempts < node.policy.max_restarts:
+            delay = min(_FIRST_BACKOFF_SECONDS * 2**node.attempts, _LONGEST_BACKOFF_SECONDS)
+            node.attempts += 1
             node.restarts += 1
-            node.state, node.start_at = "restarting", time.monotonic() + delay
+            node.state, node.start_at = "restarting", self._clock() + delay
             self._display.say(
-                f"{node.name} died; restart {node.restarts} of {node.policy.max_restarts} in {delay:g} s:\n{reason}"
+                f"{node.name} died; restart {node.attempts} of {node.policy.max_restarts} in {delay:g} s:\n{reason}"
             )
             return
         node.state = "failed"
         if node.policy.max_restarts:
-            reason = f"after {node.restarts} restarts, the most that its policy allows: {reason}"
+            reason = f"after {node.attempts} restarts, the most that its policy allows: {reason}"
         if self.failure is None:
             self.failure = NodeFailedError(node.name, reason)
 
@@ -284,8 +290,8 @@ class _Supervisor:
 
     def _wait_for(self, nodes: list[NodeRecord], seconds: float, max_signals: int | None) -> None:
         """Waits until processes have ended; less than so long when more signals come than so many."""
-        deadline = time.monotonic() + seconds
-        while any(node.pid is not None for node in nodes) and time.monotonic() < deadline:
+        deadline = self._clock() + seconds
+        while any(node.pid is not None for node in nodes) and self._clock() < deadline:
             if max_signals is not None and len(self._signals) > max_signals:
                 return
             self._turn()

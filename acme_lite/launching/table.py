@@ -41,9 +41,16 @@ def make_table(title: str, rows: Sequence[Row]) -> rich.table.Table:
             str(row.restarts),
             "" if row.steps_per_second is None else f"{row.steps_per_second:,.0f}",
             "" if row.episode_return is None else f"{row.episode_return:.4g}",
-            "" if row.seconds_left is None else str(datetime.timedelta(seconds=round(row.seconds_left))),
+            "" if row.seconds_left is None else _duration(row.seconds_left),
         )
     return table
+
+
+def _duration(seconds: float) -> str:
+    try:
+        return str(datetime.timedelta(seconds=round(seconds)))
+    except (OverflowError, ValueError):  # a node may have divided by no progress at all
+        return ""
 
 
 class Display:

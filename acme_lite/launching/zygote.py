@@ -141,6 +141,7 @@ def main(arguments: Sequence[str]) -> int:
         return 0
     gc.collect()
     gc.freeze()  # so that no collection in a node touches, and copies, what all share
+    child.die_with_parent(False)  # from here on, the launcher's death is an end-of-file, at which the nodes are killed
     launcher.send(json.dumps({"ready": True}).encode())
     task = _Zygote(launcher).serve()
     return 0 if task is None else child.run_node(*task)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import os
 import pathlib
 from collections.abc import Mapping
@@ -54,6 +55,18 @@ class CSVLogger:
                 file.truncate(file.tell())
             self._num_rows = state
             self._open()
+
+    def drop_after(self, column: str, value: float) -> None:
+        """Drops the rows from the first one on that has a greater number in this column."""
+        if column not in self._known:
+            return
+        index = self._columns.index(column)
+        with self._path.open(newline="", encoding="utf-8") as file:
+            rows = csv.reader(file)
+            next(rows)
+            kept = itertools.takewhile(lambda row: not row[index] or float(row[index]) <= value, rows)
+            num_kept = sum(1 for _ in kept)
+        self.restore(num_kept)
 
     def close(self) -> None:
         self._file.close()

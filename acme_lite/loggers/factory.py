@@ -41,7 +41,11 @@ class Dispatcher:
 
 
 def make_logger_factory(
-    directory: str | os.PathLike[str], *, step_key: str = "actor_steps", tensorboard_events: bool = True
+    directory: str | os.PathLike[str],
+    *,
+    step_key: str = "actor_steps",
+    tensorboard_events: bool = True,
+    drop_after_step: int | None = None,
 ) -> interface.LoggerFactory:
     """Returns a factory of loggers that write under a run's directory.
 
@@ -52,13 +56,19 @@ def make_logger_factory(
         directory: the run's directory.
         step_key: the column that is TensorBoard's horizontal axis.
         tensorboard_events: whether to write TensorBoard events at all.
+        drop_after_step: what earlier loggers have written behind this step is dropped; None keeps all.
     """
     root = pathlib.Path(directory)
 
     def make_logger(label: str) -> interface.Logger:
         rows = csv_logger.CSVLogger(root / "logs" / f"{label}.csv")
+        if drop_after_step is not None:
+            rows.drop_after(step_key, drop_after_step)
         if not tensorboard_events:
             return rows
-        return Dispatcher([rows, tensorboard.TensorBoardLogger(root / "tensorboard" / label, label, step_key)])
+        events = tensorboard.TensorBoardLogger(root / "tensorboard" / label, label, step_key)
+        if drop_after_step is not None:
+            events.restore(drop_after_step)
+        return Dispatcher([rows, events])
 
     return make_logger

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import subprocess
@@ -86,6 +87,16 @@ def test_a_program_that_is_killed_as_a_whole_goes_on(tmp_path):
     assert "goes on from" in again.stdout
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["counts"]["actor_steps"] == 20_000
+    for name in ("actor_0", "actor_1", "time_split_0", "learner"):
+        with (tmp_path / "run" / "logs" / f"{name}.csv").open() as file:
+            steps = [int(row["actor_steps"]) for row in csv.DictReader(file)]
+        assert steps == sorted(steps)  # what came after the checkpoint stands there once
+
+
+def test_a_node_that_is_away_is_waited_for_as_long_as_a_limiter(tmp_path):
+    groups = programs.make(tmp_path, replay_in_learner=False).groups
+    waits = {label: node.call_options.timeout_seconds for label, group in groups.items() for node in group}
+    assert waits == dict.fromkeys(("counter", "replay", "learner", "actor", "evaluator"), 86_400.0)
 
 
 def test_bad_arguments(tmp_path):

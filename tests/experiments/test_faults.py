@@ -19,7 +19,7 @@ from acme_lite import _runtime
 _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
-from acme_lite import experiments, launching, loggers, testing  # noqa: E402  # after the check for Launchpad
+from acme_lite import checkpointing, experiments, launching, loggers, testing  # noqa: E402  # after the check for Launchpad
 from acme_lite.agents import dqn, impala  # noqa: E402
 from acme_lite.experiments import distributed  # noqa: E402
 from tests.experiments import programs  # noqa: E402
@@ -197,6 +197,25 @@ def test_a_learner_that_is_killed_goes_on_from_its_checkpoint(tmp_path):
 
 
 @pytest.mark.slow
+def test_a_learner_that_is_killed_after_the_last_evaluation_comes_back_and_ends_the_run(tmp_path):
+    shown = programs.Shown()
+
+    def harm():
+        programs.wait_until((tmp_path / "logs" / "nodes.json").exists, "the nodes are known")
+        known = json.loads((tmp_path / "logs" / "nodes.json").read_text())["counter/0"]
+        coordinator = launching.connect(**known, timeout_seconds=programs.LIMIT_SECONDS)
+        programs.wait_until(lambda: coordinator.phase() == "evaluated", "the last evaluation has been made")
+        programs.nodes()["learner/0"].kill()  # while it draws the learning curve
+        shown.wait_for("learner/0: running", 2)
+
+    program = programs.make(tmp_path, checkpointing=CHECKPOINTING)
+    policy = launching.NodePolicy(max_restarts=1, ends_program=True)
+    with programs.beside(harm):
+        result = launch(program, tmp_path, shown, learner=policy)
+    assert [one["actor_steps"] for one in result["evaluations"]].count(400) == 1
+
+
+@pytest.mark.slow
 def test_a_learner_that_is_killed_ends_the_program(tmp_path):
     with pytest.raises(launching.NodeFailedError, match="node learner/0 failed:\n\nkilled by SIGKILL"):
         launch(make_with_dying_learner(tmp_path), tmp_path, programs.Shown())
@@ -260,7 +279,8 @@ def test_whoever_waits_too_long_is_named_with_the_limiters_counts(tmp_path, monk
         "The evaluator": r"the environment or the policy, in wait \(programs.py",
     }
     patterns = [
-        rf"{name} has waited \d+ s for {what}.*Replay: table 'replay': \d{{3}} inserts" for name, what in waits.items()
+        rf"(?s){name} has waited \d+ s for {what}.*{name} waits\. Done: .*Replay: table 'replay': \d{{3}} inserts"
+        for name, what in waits.items()
     ]
 
     def harm():
@@ -306,6 +326,32 @@ def test_nothing_is_left_of_a_program_whose_launcher_ends(tmp_path, number, stat
     finally:
         launcher.kill()
         launcher.wait()
+
+
+@pytest.mark.parametrize("replay_in_learner", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_ctrl_c_writes_a_checkpoint(tmp_path, replay_in_learner):
+    shown = programs.Shown()
+    program = programs.make(
+        tmp_path,
+        replay_in_learner=replay_in_learner,
+        max_num_actor_steps=10**6,
+        checkpointing=experiments.CheckpointConfig(every_steps=10**6),
+        evaluation=None,
+    )
+
+    def harm():
+        log = tmp_path / "run" / "logs" / "learner.csv"
+        programs.wait_until(lambda: log.exists() and log.read_text(), "the learner has learned")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with programs.beside(harm), pytest.raises(KeyboardInterrupt):
+        launching.launch(
+            program, log_directory=tmp_path / "logs", stop_seconds=programs.LIMIT_SECONDS, console=shown.console
+        )
+    assert "The learner has written a checkpoint" in shown.getvalue()
+    state, labels, _ = checkpointing.Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
+    assert labels["actor_steps"] == state["coordinator"]["counts"]["actor_steps"] > 50
+    assert state["replay"] is not None
 
 
 LAUNCHPAD_SCRIPT = """

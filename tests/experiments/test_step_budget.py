@@ -30,10 +30,53 @@ def test_an_actor_that_starts_again_gets_what_its_predecessor_did_not_count():
     assert budget.lease(0, 10) == 7
 
 
-def test_a_lease_runs_out():
-    budget = StepBudget(10, counting.Counter(), lease_seconds=1e-9)
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def test_a_lease_runs_out_when_no_count_follows():
+    clock = Clock()
+    budget = StepBudget(10, counting.Counter(), lease_seconds=300.0, clock=clock)
     assert budget.lease(0, 10) == 10
+    clock.now = 299.0
+    assert budget.lease(1, 10) == 0
+    clock.now = 300.0
     assert budget.lease(1, 10) == 10
+
+
+def test_a_slow_actor_keeps_its_lease_while_it_counts():
+    clock, counter = Clock(), counting.Counter()
+    budget = StepBudget(10, counter, lease_seconds=300.0, clock=clock)
+    assert budget.lease(0, 10) == 10
+    for _ in range(4):
+        clock.now += 250.0
+        counter.increment(actor_steps=1)
+        budget.renew(0, 1)
+        assert budget.lease(1, 10) == 0
+    clock.now += 300.0
+    assert budget.lease(1, 10) == 6
+
+
+def test_what_was_counted_of_a_lease_is_not_kept_back():
+    counter = counting.Counter()
+    budget = StepBudget(10, counter)
+    assert budget.lease(0, 4) == 4
+    counter.increment(actor_steps=3)
+    budget.renew(0, 3)
+    assert budget.lease(1, 10) == 6  # one of the first four is still to be made
+
+
+def test_a_count_that_comes_late_brings_its_lease_back():
+    clock, counter = Clock(), counting.Counter()
+    budget = StepBudget(10, counter, lease_seconds=300.0, clock=clock)
+    assert budget.lease(0, 6) == 6
+    clock.now = 400.0
+    counter.increment(actor_steps=1)
+    budget.renew(0, 1)
+    assert budget.lease(1, 10) == 4
 
 
 def test_what_was_counted_before_is_spent():

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import signal
+import subprocess
 
 import launchpad as lp
 import numpy as np
@@ -99,6 +100,13 @@ class Waiter:
         note(self._notes, name=self._name, event="running")
         lp.wait_for_stop()
         note(self._notes, name=self._name, event="stopped")
+
+
+def start_another_process(notes):
+    """Starts a process that does not end by itself, and waits."""
+    with subprocess.Popen(["sleep", "3600"]) as started:
+        note(notes, started=started.pid)
+        lp.wait_for_stop()
 
 
 def wait_stubbornly(notes):

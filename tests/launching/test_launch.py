@@ -235,6 +235,30 @@ def test_nothing_is_left_when_the_launcher_is_killed(tmp_path, start_script):
     wait_until(lambda: not alive(pids), "all processes have ended")
 
 
+STARTING_SCRIPT = """
+import sys
+
+import launchpad as lp
+from acme_lite import launching
+from tests.launching import programs
+
+if __name__ == "__main__":
+    program = lp.Program("script")
+    program.add_node(lp.PyNode(programs.start_another_process, sys.argv[1] + "/notes"), label="other")
+    policies = {"other": launching.NodePolicy(start=START)}
+    launching.launch(program, log_directory=sys.argv[1] + "/logs", policies=policies)
+"""
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_what_a_node_has_started_ends_too_when_the_launcher_is_killed(start, tmp_path, start_script):
+    popen = start_script(STARTING_SCRIPT.replace("START", repr(start)))
+    wait_until(lambda: programs.read(tmp_path / "notes"), "the node has started a process")
+    (seen,) = programs.read(tmp_path / "notes")
+    popen.kill()
+    wait_until(lambda: not alive([seen["pid"], seen["started"]]), "both have ended")
+
+
 def test_a_notebook_calls_a_node_by_what_the_log_directory_says(tmp_path, start_script):
     popen = start_script(SCRIPT)
     wait_for_nodes(popen, tmp_path)

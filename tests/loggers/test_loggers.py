@@ -291,9 +291,23 @@ def test_a_csv_file_goes_on_behind_the_rows_that_were_saved(tmp_path):
     ]
 
 
-def test_events_after_what_was_saved_are_forgotten(tmp_path):
+def read_starts(directory):
+    """Returns the steps from which on the events of other files are forgotten."""
     from tensorboardX.proto import event_pb2
 
+    starts = []
+    for path in sorted(directory.iterdir()):
+        content = path.read_bytes()
+        while content:
+            (length,) = struct.unpack("<Q", content[:8])
+            event = event_pb2.Event.FromString(content[12 : 12 + length])
+            content = content[16 + length :]
+            if event.session_log.status == event_pb2.SessionLog.START:
+                starts.append(event.step)
+    return starts
+
+
+def test_events_after_what_was_saved_are_forgotten(tmp_path):
     logger = loggers.TensorBoardLogger(tmp_path / "first", "actor")
     logger.write({"actor_steps": 70, "x": 1.0})
     state = logger.save()
@@ -303,15 +317,7 @@ def test_events_after_what_was_saved_are_forgotten(tmp_path):
     again.write({"x": 2.0})
     again.close()
     assert read_events(tmp_path / "second") == [(70, {"actor/x": 2.0})]
-    (file,) = (tmp_path / "second").iterdir()
-    content, starts = file.read_bytes(), []
-    while content:
-        (length,) = struct.unpack("<Q", content[:8])
-        event = event_pb2.Event.FromString(content[12 : 12 + length])
-        content = content[16 + length :]
-        if event.session_log.status == event_pb2.SessionLog.START:
-            starts.append(event.step)
-    assert starts == [71]
+    assert read_starts(tmp_path / "second") == [71]
 
 
 def test_a_dispatcher_saves_each_logger_that_can(tmp_path):
@@ -322,3 +328,23 @@ def test_a_dispatcher_saves_each_logger_that_can(tmp_path):
     logger.restore(state)
     logger.close()
     assert state == [None, 1] and read_csv(tmp_path / "log.csv") == [{"x": "1"}]
+
+
+def test_a_factory_drops_what_was_written_behind_a_step(tmp_path):
+    logger = loggers.make_logger_factory(tmp_path)("actor")
+    for step in (10, 20, 30, 15):
+        logger.write({"actor_steps": step})
+    logger.close()
+    logger = loggers.make_logger_factory(tmp_path, drop_after_step=20)("actor")
+    logger.write({"actor_steps": 22})
+    logger.close()
+    assert [row["actor_steps"] for row in read_csv(tmp_path / "logs" / "actor.csv")] == ["10", "20", "22"]
+    assert read_starts(tmp_path / "tensorboard" / "actor") == [21]
+
+
+def test_rows_of_a_file_without_the_column_are_kept(tmp_path):
+    logger = loggers.CSVLogger(tmp_path / "log.csv")
+    logger.write({"value": 3})
+    logger.drop_after("actor_steps", 1)
+    logger.close()
+    assert read_csv(tmp_path / "log.csv") == [{"value": "3"}]

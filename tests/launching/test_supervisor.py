@@ -1,0 +1,64 @@
+"""What the supervisor decides when nodes die, without processes."""
+
+import io
+
+import pytest
+import rich.console
+
+from acme_lite import _runtime
+
+_runtime.load_python_library()
+pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
+
+from acme_lite.launching import child, policies, processes, records, supervisor, table  # noqa: E402
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def node(tmp_path):
+    policy = policies.NodePolicy(max_restarts=2, start="spawn")
+    (tmp_path / "log").touch()
+    return records.NodeRecord(
+        "actor", 0, policy, child.NodeProcess("actor/0", {}, None), io.BytesIO(), tmp_path / "log"
+    )
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def supervising(node, clock, tmp_path):
+    display = table.Display("program", rich.console.Console(file=io.StringIO()))
+    return supervisor._Supervisor([node], tmp_path, 5.0, display, [], clock)
+
+
+def live(supervising, node, clock, seconds):
+    """Lets a node run for so long, and die."""
+    supervising._handle_message(node, {"state": "running"})
+    clock.now += seconds
+    supervising._handle(node, processes.Event(node.name, returncode=-9))
+
+
+def test_a_node_that_dies_soon_each_time_is_given_up(supervising, node, clock):
+    for seconds in (1.0, 599.0, 1.0):
+        assert supervising.failure is None
+        live(supervising, node, clock, seconds)
+    assert "after 2 restarts, the most that its policy allows: killed by SIGKILL" in supervising.failure.reason
+
+
+def test_a_node_that_has_run_for_ten_minutes_is_started_again_as_if_it_had_never_died(supervising, node, clock):
+    for _ in range(5):
+        live(supervising, node, clock, 600.0)
+    live(supervising, node, clock, 1.0)
+    assert supervising.failure is None
+    assert node.state == "restarting" and node.row().restarts == 6
+    live(supervising, node, clock, 1.0)
+    assert supervising.failure is not None
