@@ -19,6 +19,7 @@ _SUBMODULES = frozenset(
         "adders",
         "agents",
         "checkpointing",
+        "command_line",
         "core",
         "counting",
         "environment_loop",

@@ -2,8 +2,8 @@
 
 Transitions of 4 floats and an integer action go in through `NStepTransitionAdder`, one stream or 64 at a time; batches
 of 256 come out. The floor is a ring buffer of NumPy columns that does nothing else: it stores both observations of
-each transition, and has no limiter, keys, probabilities, threads or trees. The floor of 84x84 frames is one gather of
-the same frames. Floor and library alternate, and medians are compared.
+each transition, and has no limiter, keys, probabilities, threads or trees. Of stacks of 84x84 frames it stores each
+frame once, and gathers stacks. Floor and library alternate, and medians are compared.
 
     uv run benchmarks/replay.py
 """
@@ -27,6 +27,7 @@ import tyro
 from acme_lite import adders, replay, specs
 
 BATCH = 256
+FRAME_BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Benchmark:
     large: int = 1_000_000
     """Size of the large table."""
     frames: int = 20_000
-    """Size of the table of frames."""
+    """Size of the tables of frames."""
 
 
 class Ring:
@@ -92,10 +93,10 @@ def make_table(size: int, sampler: replay.Uniform | replay.Prioritized, n_step: 
     return replay.Table("replay", size, signature, replay.Transitions(n_step), sampler=sampler)
 
 
-def make_inserter(made: replay.LocalReplay, num_streams: int, n_step: int) -> Callable[[], None]:
-    """Returns a function that takes a step in every stream, inside endless episodes."""
+def make_inserter(made: replay.LocalReplay, n_step: int, observation: np.ndarray) -> Callable[[], None]:
+    """Returns a function that takes a step to this observation in every stream, inside endless episodes."""
+    num_streams = len(observation)
     adder = adders.NStepTransitionAdder(made.writer(num_streams), n_step=n_step, discount=0.99)
-    observation = np.ones((num_streams, 4), np.float32)
     ones = np.ones(num_streams, np.float32)
     step_type = np.ones(num_streams, np.int64)
     action = np.zeros(num_streams, np.int32)
@@ -114,7 +115,7 @@ def measure_inserts(config: Benchmark, rows: list[tuple]) -> None:
                 values = (observation, np.zeros(num_streams, np.int32), ones, ones, observation)
                 insert = functools.partial(ring.insert, num_streams, *values)
                 calls = config.inserts // num_streams
-                ours, floor = compare(make_inserter(made, num_streams, n_step), insert, calls, config.repeats)
+                ours, floor = compare(make_inserter(made, n_step, observation), insert, calls, config.repeats)
                 name = f"insert, {num_streams} streams, n = {n_step}, {type(sampler).__name__.lower()}"
                 rows.append((name, num_streams / ours, num_streams / floor))
                 made.close()
@@ -125,7 +126,7 @@ def measure_samples(config: Benchmark, rows: list[tuple]) -> None:
         ring = Ring(size)
         for sampler in (replay.Uniform(), replay.Prioritized(0.6)):
             made = replay.LocalReplay([make_table(size, sampler, 1)])
-            insert = make_inserter(made, 1_000, 1)
+            insert = make_inserter(made, 1, np.ones((1_000, 4), np.float32))
             for _ in range(size // 1_000):
                 insert()
             dataset = made.dataset("replay", BATCH)
@@ -141,31 +142,50 @@ def measure_samples(config: Benchmark, rows: list[tuple]) -> None:
             made.close()
 
 
+class FrameRing:
+    """The floor of images: every frame once, in a circle."""
+
+    def __init__(self, size: int):
+        self.frames = np.ones((size, 84, 84), np.uint8)
+        self.position = 0
+        self.rng = np.random.default_rng(0)
+
+    def insert(self, frames: np.ndarray) -> None:
+        start = self.position if self.position + len(frames) <= len(self.frames) else 0
+        self.position = start + len(frames)
+        self.frames[start : self.position] = frames
+
+    def sample(self) -> tuple[np.ndarray, np.ndarray]:
+        newest = self.rng.integers(4, len(self.frames), FRAME_BATCH)[:, None] + np.arange(-4, 0)
+        return self.frames.take(newest, axis=0), self.frames.take(newest + 1, axis=0, mode="clip")
+
+
 def measure_frames(config: Benchmark, rows: list[tuple]) -> None:
     signature = replay.Signature(
         specs.FrameStack((4, 84, 84), np.uint8, 0, 255), {"action": specs.DiscreteArray(6, np.int32)}
     )
-    made = replay.LocalReplay([replay.Table("replay", config.frames, signature, replay.Transitions())])
-    writer = made.writer(1)
-    stack = np.random.default_rng(0).integers(0, 256, (1, 4, 84, 84), np.uint8)
-    action, one, value = {"action": np.zeros(1, np.int32)}, np.ones(1, np.int64), np.ones(1, np.float32)
-    row = writer.append(stack)
-    for _ in range(config.frames):
-        writer.complete(action)
-        following = writer.append(stack)
-        writer.create_items("replay", 0 * one, row * one, one, values=(value, value))
-        row = following
-    dataset = made.dataset("replay", 32)
-    frames = np.ones((config.frames, 84, 84), np.uint8)
-    rng = np.random.default_rng(0)
-
-    def gather() -> tuple[np.ndarray, np.ndarray]:
-        newest = rng.integers(4, config.frames, 32)[:, None] + np.arange(-4, 0)
-        return frames.take(newest, axis=0), frames.take(newest + 1, axis=0, mode="clip")
-
-    ours, floor = compare(dataset.__next__, gather, max(config.batches // 10, 1), config.repeats)
-    rows.append(("sample 32 pairs of stacks of 4 84x84 frames", 32 / ours, 32 / floor))
-    made.close()
+    ring = FrameRing(config.frames)
+    for sampler in (replay.Uniform(), replay.Prioritized(0.6)):
+        kind = type(sampler).__name__.lower()
+        table = replay.Table("replay", config.frames, signature, replay.Transitions(), sampler=sampler)
+        for num_streams in (1, 8):
+            made = replay.LocalReplay([table])
+            observation = np.random.default_rng(0).integers(0, 256, (num_streams, 4, 84, 84), np.uint8)
+            insert = make_inserter(made, 1, observation)
+            floor_insert = functools.partial(ring.insert, observation[:, -1])
+            for _ in range(config.frames // num_streams):  # so that both write where they have written before
+                insert()
+                floor_insert()
+            calls = config.inserts // num_streams
+            ours, floor = compare(insert, floor_insert, calls, config.repeats)
+            name = f"insert 84x84 frames, {num_streams} streams, {kind}"
+            rows.append((name, num_streams / ours, num_streams / floor))
+            if num_streams == 1:
+                dataset = made.dataset("replay", FRAME_BATCH)
+                ours, floor = compare(dataset.__next__, ring.sample, max(config.batches // 10, 1), config.repeats)
+                name = f"sample {FRAME_BATCH} pairs of stacks of 4 84x84 frames, {kind}"
+                rows.append((name, FRAME_BATCH / ours, FRAME_BATCH / floor))
+            made.close()
 
 
 def main(config: Benchmark) -> None:

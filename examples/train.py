@@ -6,11 +6,9 @@ uv run examples/train.py dqn --help
 """
 
 import dataclasses
-from typing import Any, Literal
+from typing import Literal
 
-import tyro
-
-from acme_lite import agents, environments, experiments, launching, learning
+from acme_lite import command_line, core, environments, experiments, launching
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,11 +39,11 @@ class Run:
     """Where the run's files go; below runs/ unless given."""
 
 
-def train(agent: str, config: Any, run: Run) -> None:
+def train(builder: core.Builder, run: Run) -> None:
     if run.num_actors and run.replay is not None:
         raise SystemExit("--replay is for runs in one process: with --num-actors there is always a Reverb server.")
     experiment = experiments.ExperimentConfig(
-        builder=agents.builder_class(agent)(config),
+        builder=builder,
         environment_factory=lambda seed: environments.make(run.env, seed=seed),
         num_envs=run.num_envs,
         max_num_actor_steps=run.steps,
@@ -63,38 +61,5 @@ def train(agent: str, config: Any, run: Run) -> None:
         experiments.run_experiment(experiment, replay=run.replay or "local")
 
 
-def command(agent: str, default: Any) -> Any:
-    config_class = agents.config_class(agent)
-
-    def main(
-        run: tyro.conf.OmitArgPrefixes[Run],
-        config: tyro.conf.OmitArgPrefixes[config_class] = default,  # type: ignore[valid-type]  # known at run time
-    ) -> None:
-        train(agent, config, run)
-
-    main.__doc__ = config_class.__doc__
-    return main
-
-
-rules = tyro.constructors.ConstructorRegistry()
-
-
-@rules.primitive_rule
-def schedule_rule(info: tyro.constructors.PrimitiveTypeInfo) -> tyro.constructors.PrimitiveConstructorSpec | None:
-    """Reads a schedule as INITIAL:FINAL:STEPS."""
-    if info.type is not learning.LinearSchedule:
-        return None
-    return tyro.constructors.PrimitiveConstructorSpec(
-        nargs=1,
-        metavar="INITIAL:FINAL:STEPS",
-        instance_from_str=lambda words: learning.LinearSchedule.parse(words[0]),
-        is_instance=lambda value: isinstance(value, learning.LinearSchedule),
-        str_from_instance=lambda schedule: [str(schedule)],
-    )
-
-
 if __name__ == "__main__":
-    commands = {
-        name: command(agent, config) for agent in agents.NAMES for name, config in agents.named_configs(agent).items()
-    }
-    tyro.extras.subcommand_cli_from_dict(commands, description=__doc__, registry=rules)
+    command_line.run(train, Run, description=__doc__)

@@ -54,10 +54,10 @@ class SGDLearner:
             num_steps_per_call: K, learner steps in one compiled call, at least 1.
             overlap: whether the compiled call runs in a thread of its own.
             log_every_steps: learner steps from row to row; metrics are checked for NaN and infinity then.
-            devices: where to learn, all local devices unless given; more than one share each batch.
+            devices: where to learn, at least one; all local devices unless given; more than one share each batch.
 
         Raises:
-            ValueError: `num_steps_per_call` or `log_every_steps` is less than 1.
+            ValueError: `num_steps_per_call` or `log_every_steps` is less than 1, or `devices` is empty.
         """
         for name, value in (("num_steps_per_call", num_steps_per_call), ("log_every_steps", log_every_steps)):
             if value < 1:
@@ -68,7 +68,7 @@ class SGDLearner:
         self._logger = logger
         self._num_steps_per_call = num_steps_per_call
         self._log_every_steps = log_every_steps
-        self._sharding = _BatchSharding(jax.local_devices() if devices is None else devices, num_steps_per_call)
+        self._sharding = _BatchSharding(devices, num_steps_per_call)
         self._donate = self._sharding.platform != "cpu"
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "learner") if overlap else None
 
@@ -143,7 +143,7 @@ class SGDLearner:
             self._variables = self._published()
         else:
             # The call had ended but not been taken up: its results are published at the start of the next step.
-            self._variables = jax.device_put(state["variables"])
+            self._variables = self._sharding.first(self._sharding.replicate(jax.device_put(state["variables"])))
             info, priorities, metrics = state["pending"]
             self._info, self._pending = info, None
             self._future = concurrent.futures.Future()
@@ -227,9 +227,7 @@ class SGDLearner:
 
     def _published(self) -> dict[str, types.ArrayTree]:
         """Returns the variables as others may keep them: on one device, and never a buffer that will be donated."""
-        variables = dict(self._core.variables(self._state))
-        if self._sharding.num_devices > 1:
-            variables = jax.tree.map(lambda leaf: leaf.addressable_data(0), variables)
+        variables = self._sharding.first(dict(self._core.variables(self._state)))
         return jax.tree.map(jnp.copy, variables) if self._donate else variables
 
 
@@ -254,10 +252,20 @@ def _without_keys(info: Any, num_steps_per_call: int) -> Any:
 
 
 class _BatchSharding:
-    """How batches and states lie on the devices."""
+    """How batches and states lie on the devices; where there is but one, and nobody chose it, they stay where they are.
 
-    def __init__(self, devices: Sequence[jax.Device], num_steps_per_call: int):
+    Args:
+        devices: where to learn; all local ones if None.
+        num_steps_per_call: a batch has an axis of so many steps before its own if this is more than 1.
+    """
+
+    def __init__(self, devices: Sequence[jax.Device] | None, num_steps_per_call: int):
+        chosen = devices is not None
+        devices = jax.local_devices() if devices is None else devices
+        if not devices:
+            raise ValueError("devices must hold at least one device, got none.")
         self.num_devices = len(devices)
+        self._puts = chosen or self.num_devices > 1
         self.platform = devices[0].platform
         self._batch_axis = 0 if num_steps_per_call == 1 else 1
         mesh = jax.sharding.Mesh(np.asarray(devices), ("batch",))
@@ -266,7 +274,12 @@ class _BatchSharding:
         self._sharded = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec(*axes))
 
     def replicate(self, state: Any) -> Any:
-        return state if self.num_devices == 1 else jax.device_put(state, self._replicated)
+        """Puts a copy of a state on each device."""
+        return jax.device_put(state, self._replicated) if self._puts else state
+
+    def first(self, tree: Any) -> Any:
+        """Returns the copy on the first device of what is replicated."""
+        return jax.tree.map(lambda leaf: leaf.addressable_data(0), tree) if self._puts else tree
 
     def shard(self, data: Any) -> Any:
         """Puts a batch on the devices.
@@ -274,9 +287,7 @@ class _BatchSharding:
         Raises:
             ValueError: the batch cannot be divided by the number of devices.
         """
-        if self.num_devices == 1:
-            return data
-        return jax.tree.map(self._shard_leaf, data)
+        return jax.tree.map(self._shard_leaf, data) if self._puts else data
 
     def _shard_leaf(self, leaf: Any) -> Any:
         if np.ndim(leaf) <= self._batch_axis:

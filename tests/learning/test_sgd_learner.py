@@ -261,19 +261,27 @@ _TWO_DEVICES = """
 import jax, numpy as np
 from tests.learning import test_sgd_learner as common
 assert len(jax.local_devices()) == 2
+first, second = jax.local_devices()
 results = []
-for devices in (jax.local_devices(), jax.local_devices()[:1]):
+for devices in ([first, second], [first], [second]):
     for num_batches in (None, 3):
-        dataset = common.Batches(8, num_batches)
-        learner = common.make_learner(dataset, devices=devices, num_steps_per_call=num_batches or 1)
-        learner.run(5)
-        learner.close()
-        (policy,) = learner.get_variables(["policy"])
-        assert len(policy.devices()) == 1
-        results.append((np.asarray(policy), np.concatenate([np.ravel(p) for _, p in dataset.priorities])))
-for two, one in zip(results[:2], results[2:]):
+        for overlap in (False, True):
+            dataset, kwargs = common.Batches(8, num_batches), dict(num_steps_per_call=num_batches or 1, overlap=overlap)
+            learner = common.make_learner(dataset, devices=devices, **kwargs)
+            learner.run(3)
+            state, learner = learner.save(), common.make_learner(dataset, devices=devices, **kwargs)
+            learner.restore(state)
+            assert learner.get_variables(["policy"])[0].devices() == {devices[0]}
+            learner.run(2)
+            learner.close()
+            (policy,) = learner.get_variables(["policy"])
+            assert policy.devices() == {devices[0]}
+            results.append((np.asarray(policy), np.concatenate([np.ravel(p) for _, p in dataset.priorities])))
+for two, one, other in zip(results[:4], results[4:8], results[8:]):
     np.testing.assert_allclose(two[0], one[0], rtol=1e-5)
     np.testing.assert_allclose(two[1], one[1], rtol=1e-4, atol=1e-5)
+    np.testing.assert_array_equal(one[0], other[0])
+    np.testing.assert_array_equal(one[1], other[1])
 try:
     common.make_learner(common.Batches(7)).run(1)
 except ValueError as error:
@@ -284,7 +292,12 @@ print("the same")
 """
 
 
-def test_two_devices_give_the_result_of_one():
+def test_a_device_is_needed():
+    with pytest.raises(ValueError, match="devices must hold at least one device, got none"):
+        make_learner(Batches(), devices=[])
+
+
+def test_two_devices_give_the_result_of_either():
     environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     result = subprocess.run(
         [sys.executable, "-c", _TWO_DEVICES], env=environment, capture_output=True, text=True, timeout=240, check=False
