@@ -188,9 +188,9 @@ def test_contract(check, agent):
     check(agent)
 
 
-# What several members change is the library's part: one agent without a state and one with a state show it, and one
-# whose batch of two windows is no multiple of three members.
+# What several members change is the library's part: one agent without a state and one with a state show it, one with
+# continuous actions, and one whose batch of two windows is no multiple of three members.
 @pytest.mark.parametrize("check", SEVERAL)
-@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "impala_lstm_overlap", "ppo", "r2d2"])
+@pytest.mark.parametrize("name", ["dqn_prioritised_n_step", "impala_lstm_overlap", "ppo", "r2d2", "sac"])
 def test_contract_with_several_environments(check, name):
     check(testing.make_agent(*AGENTS[name]))

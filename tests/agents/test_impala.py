@@ -587,7 +587,7 @@ def test_bad_settings_are_named_with_what_is_allowed(field, value, allowed):
 
 @pytest.mark.parametrize(
     ("core", "low", "high"),
-    [("gru", 0.9, 1.0), ("none", -0.4, 0.4), pytest.param("lstm", 0.9, 1.0, marks=pytest.mark.slow)],
+    [("gru", 0.9, 1.0), ("none", -0.15, 0.15), pytest.param("lstm", 0.9, 1.0, marks=pytest.mark.slow)],
 )
 def test_it_learns_to_remember_and_stays_at_chance_without_a_core(core, low, high, tmp_path):
     config = impala.IMPALAConfig(
@@ -598,7 +598,8 @@ def test_it_learns_to_remember_and_stays_at_chance_without_a_core(core, low, hig
         testing.MemoryEnvironment,
         num_envs=16,
         max_num_actor_steps=6_000,
-        evaluation=experiments.EvaluationConfig(every_steps=6_000, num_episodes=200),
+        # Without memory returns are -1 or 1 alike: the mean of so many has a standard deviation of 0.03.
+        evaluation=experiments.EvaluationConfig(every_steps=6_000, num_episodes=1_000),
         directory=tmp_path / "run",
         logger_factory=lambda label: loggers.InMemoryLogger(),
     )
