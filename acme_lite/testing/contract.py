@@ -24,10 +24,13 @@ from acme_lite.testing.agent_parts import Agent
 _MAX_STEPS = 300
 _EVALUATION = experiments.EvaluationConfig(every_steps=120, num_episodes=2)
 _EVALUATED_AT = [120, 240, 300]
+_CHECKPOINTING = experiments.CheckpointConfig(every_steps=100)
+_MAX_EPISODE_STEPS = 40
+_KILLED_AT = 250
 
 
 def check_builder(builder: core.Builder, environment_factory: agent_parts.EnvironmentFactory) -> None:
-    """Runs every check of this package (`CHECKS`) on a builder; takes some ten seconds.
+    """Runs every check of this package (`CHECKS`) on a builder; takes some fifteen seconds.
 
     The builder's settings must let learning begin within the first 300 environment steps: choose a small network, batch
     and replay for the checks.
@@ -347,6 +350,64 @@ def check_run_with_several_environments(agent: Agent) -> None:
     )
 
 
+def check_resumed_run(agent: Agent) -> None:
+    """Checks that a run that was killed and started again equals one that was never stopped.
+
+    Its final variables are the same, bit for bit, and so are its counts. Checkpoints are due after 100 and 200 of the
+    300 steps, the run is killed after 250. They wait for the end of an episode, so episodes are cut off after 40 steps.
+
+    It asks of the environment that `reseed(seed)`, which the loop calls before each episode, decides everything that
+    is random in it: what an environment carries over from the episodes before is lost with its process. And it asks of
+    an actor, adder or dataset of one's own that it is `core.Saveable`, if it has a key, a state or a generator.
+    """
+    settings: dict[str, Any] = {
+        "environment_factory": lambda seed: environments.StepLimit(agent.environment_factory(seed), _MAX_EPISODE_STEPS),
+        "evaluation": None,
+    }
+    expected = _run(agent, checkpointing=None, **settings)
+    settings["checkpointing"] = _CHECKPOINTING
+    with tempfile.TemporaryDirectory() as directory:
+        with contextlib.suppress(_KilledError):
+            _run_in(directory, agent, observers=[_StepCounter(_KILLED_AT)], **settings)
+        counter = _StepCounter()
+        result = _run_in(directory, agent, observers=[counter], **settings)
+    who = "A run that was killed and started again"
+    assert counter.steps < _KILLED_AT, f"{who} began anew instead of going on from its checkpoint."
+    assert result.counts == expected.counts, f"{who} counted {result.counts}, without the stop {expected.counts}."
+    difference = comparisons.value_difference(expected.variables, result.variables)
+    assert difference is None, f"{who} learned other variables than one that was never stopped: {difference}."
+
+
+class _KilledError(Exception):
+    """Ends a run."""
+
+
+class _StepCounter:
+    """Counts the environment steps of a run, and ends it after some of them.
+
+    Attributes:
+        steps: so far.
+
+    Args:
+        last: after how many the run ends.
+    """
+
+    def __init__(self, last: int | None = None):
+        self.steps = 0
+        self._last = last
+
+    def observe_first(self, timestep: dm_env.TimeStep) -> None:
+        pass
+
+    def observe(self, action: types.ArrayTree, next_timestep: dm_env.TimeStep) -> None:
+        self.steps += int(np.sum(next_timestep.step_type != dm_env.StepType.FIRST))
+        if self.steps == self._last:
+            raise _KilledError
+
+    def get_metrics(self, member: int) -> dict[str, float]:
+        return {}
+
+
 def check_nan_rewards(agent: Agent) -> None:
     """Checks that rewards that are not a number stop a run with an error that names a metric."""
     try:
@@ -374,25 +435,30 @@ class _NaNRewards(environments.Wrapper):
         return self.environment.step(action)._replace(reward=np.float32("nan"))
 
 
-def _run(
+def _run(agent: Agent, **settings: Any) -> experiments.ExperimentResult:
+    """Runs 300 steps in a directory that is deleted afterwards."""
+    with tempfile.TemporaryDirectory() as directory:
+        return _run_in(directory, agent, **settings)
+
+
+def _run_in(
+    directory: str,
     agent: Agent,
     *,
     environment_factory: agent_parts.EnvironmentFactory | None = None,
     evaluation: experiments.EvaluationConfig | None = _EVALUATION,
     **settings: Any,
 ) -> experiments.ExperimentResult:
-    """Runs 300 steps in a directory that is deleted afterwards."""
-    with tempfile.TemporaryDirectory() as directory:
-        experiment = experiments.ExperimentConfig(
-            agent.builder,
-            environment_factory or agent.environment_factory,
-            max_num_actor_steps=_MAX_STEPS,
-            evaluation=evaluation,
-            directory=directory,
-            logger_factory=lambda label: loggers.InMemoryLogger(),
-            **settings,
-        )
-        return experiments.run_experiment(experiment, quiet=True)
+    experiment = experiments.ExperimentConfig(
+        agent.builder,
+        environment_factory or agent.environment_factory,
+        max_num_actor_steps=_MAX_STEPS,
+        evaluation=evaluation,
+        directory=directory,
+        logger_factory=lambda label: loggers.InMemoryLogger(),
+        **settings,
+    )
+    return experiments.run_experiment(experiment, quiet=True)
 
 
 CHECKS: tuple[Callable[[Agent], None], ...] = (
@@ -403,6 +469,7 @@ CHECKS: tuple[Callable[[Agent], None], ...] = (
     check_seeds,
     check_runs,
     check_run_with_several_environments,
+    check_resumed_run,
     check_nan_rewards,
 )
 """The checks that `check_builder` runs, in this order; each takes an `Agent` and stands alone."""

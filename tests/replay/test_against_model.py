@@ -31,6 +31,7 @@ COMBINATIONS = [
 ]
 
 
+@pytest.mark.needs("draws_when_asked")
 @pytest.mark.parametrize(("limiter", "sampler", "max_times_sampled"), COMBINATIONS)
 def test_random_operations(make_replay, backend, limiter, sampler, max_times_sampled):
     table = steps.transition_table(
@@ -70,6 +71,7 @@ def test_random_operations(make_replay, backend, limiter, sampler, max_times_sam
     assert num_batches > 20
 
 
+@pytest.mark.needs("knows_what_is_due")
 def test_due_stops_in_the_middle_of_the_window(make_replay):
     limiter = replay.SampleToInsertRatio(samples_per_insert=2.0, min_size=10, error_buffer=40.0)
     made = make_replay(steps.transition_table(limiter=limiter))
@@ -90,6 +92,7 @@ def test_due_stops_in_the_middle_of_the_window(make_replay):
     assert dataset.ready()
 
 
+@pytest.mark.needs("knows_what_is_due")
 def test_min_size_is_due_once_per_insert(make_replay):
     made = make_replay(steps.transition_table(limiter=replay.MinSize(2)))
     stream = steps.Steps(made.writer(1))

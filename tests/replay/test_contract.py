@@ -228,6 +228,7 @@ def test_frames_are_stacked_from_the_episodes_start(make_replay):
         np.testing.assert_array_equal(next_observation, expected[t][stream])
 
 
+@pytest.mark.needs("draws_when_asked")
 def test_several_batches_at_once(make_replay):
     made = make_replay(steps.transition_table())
     stream = steps.Steps(made.writer(1))
@@ -242,6 +243,7 @@ def test_several_batches_at_once(make_replay):
     assert made.info().tables["replay"].num_samples == 12
 
 
+@pytest.mark.needs("draws_when_asked")
 def test_info_of_a_sample(make_replay):
     made = make_replay(steps.transition_table(max_size=5))
     stream = steps.Steps(made.writer(1))
@@ -257,6 +259,7 @@ def test_info_of_a_sample(make_replay):
     assert made.info().num_bytes > 0
 
 
+@pytest.mark.needs("draws_when_asked")
 def test_keys_name_items_and_grow(make_replay, backend):
     made = make_replay(steps.transition_table(max_size=20, sampler=replay.Lifo()))
     stream = steps.Steps(made.writer(1))
@@ -299,6 +302,7 @@ def test_bad_priorities_are_refused(make_replay, bad):
         stream.transitions(1, priorities=bad)
 
 
+@pytest.mark.needs("draws_when_asked")
 def test_updated_priorities_decide_what_is_drawn(make_replay):
     made = make_replay(steps.transition_table(sampler=replay.Prioritized(1.0)))
     stream = steps.Steps(made.writer(1))
@@ -315,6 +319,7 @@ def test_updated_priorities_decide_what_is_drawn(make_replay):
     np.testing.assert_allclose(sample.info.probabilities, 1.0)
 
 
+@pytest.mark.needs("draws_when_asked")
 def test_new_priorities_go_to_the_table_that_the_sample_came_from(make_replay):
     names = ("traces", "demonstrations")
     table = steps.transition_table(sampler=replay.Prioritized(1.0))
@@ -335,6 +340,7 @@ def test_new_priorities_go_to_the_table_that_the_sample_came_from(make_replay):
         np.testing.assert_allclose(sample.info.probabilities, 1.0)
 
 
+@pytest.mark.needs("draws_when_asked")
 def test_last_of_repeated_priorities_counts(make_replay):
     made = make_replay(steps.transition_table(sampler=replay.Prioritized(1.0)))
     stream = steps.Steps(made.writer(1))
@@ -381,6 +387,7 @@ def test_rows_out_of_the_window_are_refused(make_replay, item, alone):
     assert made.info().tables["replay"].size == 2
 
 
+@pytest.mark.needs("knows_what_is_due")
 def test_dataset_times_out_with_the_limiters_counts(make_replay):
     made = make_replay(steps.transition_table(limiter=replay.MinSize(5)))
     stream = steps.Steps(made.writer(1))

@@ -24,6 +24,7 @@ def names(observation):
     return observation[..., 0].astype(int).tolist()
 
 
+@pytest.mark.needs("draws_when_asked")
 def test_zip(two):
     replays, _ = two
     dataset = replay.zip_datasets(
@@ -39,6 +40,7 @@ def test_zip(two):
     assert set(again.info[1].keys) <= set(sample.info[1].keys)
 
 
+@pytest.mark.needs("draws_when_asked")
 @pytest.mark.parametrize("num_batches", [None, 4])
 def test_mix(two, num_batches):
     replays, _ = two
@@ -63,6 +65,7 @@ def test_mix(two, num_batches):
         dataset.update_priorities(sample.info, np.zeros(4))
 
 
+@pytest.mark.needs("draws_when_asked")
 def test_what_was_drawn_before_a_timeout_is_kept(two, make_replay):
     replays, _ = two
     late = make_replay(steps.transition_table(10))
@@ -81,6 +84,7 @@ def test_what_was_drawn_before_a_timeout_is_kept(two, make_replay):
     assert replays[0].info().tables["replay"].num_samples == 3
 
 
+@pytest.mark.needs("knows_what_is_due")
 def test_first_dataset_sets_the_pace(two):
     replays, streams = two
     dataset = replay.mix_datasets(*(made.dataset("replay", 2, timeout_seconds=10.0) for made in replays))

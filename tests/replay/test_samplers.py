@@ -30,6 +30,7 @@ def test_uniform(make_replay):
     assert chi_square(counts, np.full(20, 0.05)) < 43.8
 
 
+@pytest.mark.needs("draws_when_asked")
 @pytest.mark.parametrize("exponent", [0.0, 0.6, 1.0])
 def test_prioritized(make_replay, exponent):
     made = filled(make_replay, replay.Prioritized(exponent), 20)
@@ -50,6 +51,7 @@ def test_prioritized(make_replay, exponent):
     assert chi_square(counts, probabilities) < 43.8
 
 
+@pytest.mark.needs("draws_when_asked")
 def test_new_items_are_drawn_with_their_priorities(make_replay):
     made = make_replay(steps.transition_table(max_size=8, sampler=replay.Prioritized(1.0)))
     stream = steps.Steps(made.writer(1))
@@ -72,6 +74,7 @@ def test_items_without_priority_are_never_drawn(make_replay):
     assert {number % 3 for number in steps.numbers(next(dataset))} == {0}
 
 
+@pytest.mark.needs("draws_when_asked")
 @pytest.mark.parametrize("sampler", [replay.Uniform(), replay.Prioritized(1.0)], ids=["uniform", "prioritized"])
 def test_first_of_two_single_draws_is_fair(make_replay, sampler):
     made = make_replay(steps.transition_table(max_size=4, sampler=sampler, max_times_sampled=1))

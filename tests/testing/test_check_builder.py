@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import acting, adders, learning, replay, testing
+from acme_lite import acting, adders, experiments, learning, replay, testing
 from acme_lite.agents import dqn
 
 BUILDER = dqn.DQNBuilder(
@@ -443,6 +443,39 @@ def test_runs_that_never_learn():
         "A run with three members did not learn",
         make_tables=make_tables,
     )
+
+
+class WithoutMemory:
+    """An actor that cannot be saved."""
+
+    def __init__(self, actor):
+        self.select_action, self.observe_first = actor.select_action, actor.observe_first
+        self.observe, self.update = actor.observe, actor.update
+
+
+def test_a_run_that_goes_on_with_an_actor_that_was_not_saved():
+    fails(
+        testing.check_resumed_run,
+        "A run that was killed and started again learned other variables than one that was never stopped",
+        make_actor=lambda builder, *args, **kwargs: WithoutMemory(builder.make_actor(*args, **kwargs)),
+    )
+
+
+def test_a_run_that_goes_on_in_an_environment_that_does_not_follow_its_seed():
+    def make_environment(seed):
+        probe = testing.observation_policy_probe(seed)
+        probe.reseed = lambda seed: None
+        return probe
+
+    with pytest.raises(AssertionError, match="A run that was killed and started again learned other variables"):
+        testing.check_resumed_run(dataclasses.replace(sound_agent(), environment_factory=make_environment))
+
+
+def test_a_run_that_begins_anew_is_no_resumed_run(monkeypatch):
+    seldom = experiments.CheckpointConfig(every_steps=1_000)
+    monkeypatch.setattr("acme_lite.testing.contract._CHECKPOINTING", seldom)
+    with pytest.raises(AssertionError, match="started again began anew instead of going on from its checkpoint"):
+        testing.check_resumed_run(sound_agent())
 
 
 def with_nan_swallowed(old, new, output):
