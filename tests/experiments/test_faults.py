@@ -208,10 +208,11 @@ def test_a_learner_that_is_killed_after_the_last_evaluation_comes_back_and_ends_
         programs.nodes()["learner/0"].kill()  # while it draws the learning curve
         shown.wait_for("learner/0: running", 2)
 
-    program = programs.make(tmp_path, checkpointing=CHECKPOINTING)
+    program = programs.make(tmp_path, checkpointing=experiments.CheckpointConfig(every_steps=10**6))
     policy = launching.NodePolicy(max_restarts=1, ends_program=True)
     with programs.beside(harm):
         result = launch(program, tmp_path, shown, learner=policy)
+    assert "The run goes on from" in (tmp_path / "logs" / "learner-0.log").read_text()  # that before the evaluation
     assert [one["actor_steps"] for one in result["evaluations"]].count(400) == 1
 
 
