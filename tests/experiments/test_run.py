@@ -78,7 +78,7 @@ def test_a_run_leaves_its_files(result):
     assert {"config.json", "learning_curve.png", "logs", "policy.bin", "result.json", "tensorboard"} <= names
     assert (result.directory / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     config = json.loads((result.directory / "config.json").read_text())
-    assert config["seed"] == 0 and config["max_num_actor_steps"] == 120 and config["environment"] == "memory"
+    assert config["seed"] == 0 and config["max_num_actor_steps"] == 120 and config["environment"]["name"] == "memory"
     assert config["agent"]["config"]["batch_size"] == 8
     for label in ("actor", "learner", "evaluator", "time_split"):
         assert read_rows(result.directory / "logs" / f"{label}.csv")
