@@ -540,10 +540,13 @@ def learned_return(environment_factory, directory, *, num_envs, steps, num_episo
     return experiments.run_experiment(experiment, quiet=True).evaluations[-1].mean_return
 
 
-@pytest.mark.parametrize(("core_name", "low", "high"), [("lstm", 0.9, 1.0), ("none", -0.3, 0.3)])
+@pytest.mark.parametrize(("core_name", "low", "high"), [("lstm", 0.9, 1.0), ("none", -0.15, 0.15)])
 def test_it_learns_to_remember_and_stays_at_chance_without_a_core(core_name, low, high, tmp_path):
     settings = {"core": core_name, "hidden_sizes": (32,), "core_size": 32, "trace_length": 6, "period": 6}
-    learned = learned_return(testing.MemoryEnvironment, tmp_path / "run", num_envs=4, steps=2_500, **settings)
+    # Without memory returns are -1 or 1 alike: the mean of so many has a standard deviation of 0.03.
+    learned = learned_return(
+        testing.MemoryEnvironment, tmp_path / "run", num_envs=4, steps=2_500, num_episodes=1_000, **settings
+    )
     assert low <= learned <= high
 
 
