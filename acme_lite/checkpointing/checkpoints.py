@@ -1,8 +1,9 @@
 """A directory of checkpoints.
 
-A checkpoint is a folder: `arrays/`, written by Orbax, `state.json`, which says how the arrays make up the state, and
-`manifest.json`, which lists every file with its size and checksum. It is written under a hidden name, brought to the
-disk and renamed, so a checkpoint that has its name is whole; the older ones are removed only then.
+A checkpoint is a folder: `arrays/`, written by Orbax, `folders/`, with the files of the state's folders, `state.json`,
+which says how these make up the state, and `manifest.json`, which lists every file with its size and checksum. It is
+written under a hidden name, brought to the disk and renamed, so a checkpoint that has its name is whole; the older ones
+are removed only then.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import json
 import logging
 import os
 import pathlib
+import re
 import shutil
+import time
 import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,9 +27,13 @@ from acme_lite.checkpointing import trees
 _logger = logging.getLogger(__name__)
 
 _PREFIX = "checkpoint-"
-_ARRAYS, _STATE, _MANIFEST = "arrays", "state.json", "manifest.json"
+_NAME = re.compile(_PREFIX + r"\d+")  # anything else, such as a copy made by hand, is none of ours
+_LEFTOVER = re.compile(r"\.(removed-)?" + _NAME.pattern)
+_ARRAYS, _FOLDERS, _STATE, _MANIFEST = "arrays", "folders", "state.json", "manifest.json"
 _FORMAT = 1
 _CHUNK_BYTES = 1 << 20
+_STRAGGLER_SECONDS = 5.0
+_NAP_SECONDS = 0.1
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _FULL_TEXTS = ("No space left", "Disk quota exceeded", "File too large")
 
@@ -52,7 +59,7 @@ def disk_full(error: BaseException | None, directory: pathlib.Path, what: str, a
         if isinstance(error, DiskFullError):
             return error
         by_number = isinstance(error, OSError) and error.errno in _FULL
-        if by_number or any(text in str(error) for text in _FULL_TEXTS):  # Orbax's writers tell in words alone
+        if by_number or any(text in str(error) for text in _FULL_TEXTS):  # Orbax and Reverb tell in words alone
             existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
             free = shutil.disk_usage(existing).free
             return DiskFullError(
@@ -86,10 +93,13 @@ class Checkpoints:
         """Returns the names of the checkpoints, oldest first."""
         if not self.directory.is_dir():
             return []
-        return sorted(path.name for path in self.directory.iterdir() if path.name.startswith(_PREFIX))
+        return sorted((path.name for path in self.directory.iterdir() if _NAME.fullmatch(path.name)), key=_number)
 
     def save(self, state: Any, labels: Mapping[str, Any]) -> pathlib.Path:
         """Writes a checkpoint, removes those that are too many, and returns its folder.
+
+        Files of the state's folders become links to the same contents (copies where the file system has none): they may
+        be removed or replaced afterwards, but not be written into.
 
         Args:
             state: see `trees`.
@@ -97,26 +107,28 @@ class Checkpoints:
 
         Raises:
             DiskFullError: the disk is full; the older checkpoints are as before.
-            OSError: it could not be written for another reason.
+            OSError: it could not be written for another reason, or a folder of the state is not there.
             TypeError: the state holds something that a checkpoint cannot.
         """
-        description, arrays = trees.flatten(state)
+        description, leaves = trees.flatten(state)
         names = self.names()
-        number = 1 + max((int(name.removeprefix(_PREFIX)) for name in names), default=0)
+        number = 1 + max(map(_number, names), default=0)
         path = self.directory / f"{_PREFIX}{number:06d}"
         temporary = self.directory / f".{path.name}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             self._remove_leftovers()
             temporary.mkdir()
-            _write_arrays(temporary / _ARRAYS, arrays)
+            _write_arrays(temporary / _ARRAYS, leaves.arrays)
+            for index, folder in enumerate(leaves.folders):
+                shutil.copytree(folder, temporary / _FOLDERS / str(index), copy_function=_link)
             (temporary / _STATE).write_text(json.dumps({"labels": dict(labels), "state": description}))
             _seal(temporary)
             os.rename(temporary, path)
             _sync(self.directory)
         except Exception as error:
-            shutil.rmtree(temporary, ignore_errors=True)
-            what = f"A checkpoint of up to {sum(array.nbytes for array in arrays):,} bytes"
+            _remove_failed(temporary)
+            what = f"A checkpoint of up to {sum(array.nbytes for array in leaves.arrays):,} bytes"
             names = self.names()
             last = f"The last whole one is {self.directory / names[-1]}." if names else "There is no earlier one."
             explained = disk_full(error, self.directory, what, last)
@@ -132,7 +144,8 @@ class Checkpoints:
     def load_newest(self) -> tuple[Any, dict[str, Any], pathlib.Path] | None:
         """Returns the state, the labels and the folder of the newest checkpoint; None where there is none.
 
-        One that is damaged is logged as a warning, and the one before it is taken.
+        One that is damaged is logged as a warning, and the one before it is taken. A folder of the state is where it
+        lies in the checkpoint now.
 
         Raises:
             CheckpointError: all are damaged; says what is wrong with each.
@@ -173,8 +186,12 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         """Removes what a process that was killed has left half written or half removed."""
         for path in self.directory.iterdir():
-            if path.name.startswith((f".{_PREFIX}", f".removed-{_PREFIX}")):
+            if _LEFTOVER.fullmatch(path.name):
                 shutil.rmtree(path)
+
+
+def _number(name: str) -> int:
+    return int(name.removeprefix(_PREFIX))
 
 
 def _write_arrays(path: pathlib.Path, arrays: Sequence[np.ndarray]) -> None:
@@ -196,6 +213,14 @@ def _read_arrays(path: pathlib.Path) -> list[np.ndarray]:
     return [np.asarray(named[str(index)]) for index in range(len(named))]
 
 
+def _remove_failed(path: pathlib.Path) -> None:
+    """Removes what could not be written to its end. Once one of Orbax's threads has failed, others write on a while."""
+    deadline = time.monotonic() + _STRAGGLER_SECONDS
+    while path.exists() and time.monotonic() < deadline:
+        shutil.rmtree(path, ignore_errors=True)
+        time.sleep(_NAP_SECONDS)
+
+
 def _read(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
     manifest = json.loads((path / _MANIFEST).read_text())
     if manifest["format"] != _FORMAT:
@@ -205,7 +230,17 @@ def _read(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
         if found != expected:
             raise ValueError(f"{name} has size and checksum {found}, and had {expected} when it was written")
     content = json.loads((path / _STATE).read_text())
-    return trees.unflatten(content["state"], _read_arrays(path / _ARRAYS)), content["labels"]
+    folders = path.absolute() / _FOLDERS
+    numbers = range(len(list(folders.iterdir())) if folders.exists() else 0)
+    leaves = trees.Leaves(_read_arrays(path / _ARRAYS), [folders / str(index) for index in numbers])
+    return trees.unflatten(content["state"], leaves), content["labels"]
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # on another file system, or on one without links
+        shutil.copy2(source, target)
 
 
 def _seal(folder: pathlib.Path) -> None:

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import pathlib
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -366,13 +365,13 @@ class _ReplayRecord:
 
     Attributes:
         directory: of the run.
-        checkpoint: the newest one of the replay; None if there is none.
+        checkpoint: the newest one of the replay, where it is not gone since; None if there is none.
         num_inserts: how many items had been inserted, a moment ago.
         limiters: the state of all limiters in words, of a moment ago.
     """
 
     directory: str
-    checkpoint: dict[str, str] | None
+    checkpoint: dict[str, pathlib.Path] | None
     num_inserts: int = 0
     limiters: str = "not opened yet"
 
@@ -386,7 +385,8 @@ def _make_node(*arguments: Any, imports: Sequence[str] = ()) -> Any:
 class _ReplayService:
     """The Reverb server, and its checkpoints.
 
-    The learner opens it, once. Where it takes the place of one that died, it opens itself, from the newest checkpoint.
+    The learner opens it, once. Where it takes the place of one that died, it opens itself: from the newest checkpoint
+    that the coordinator knows of or, where that is gone, from the newest that the server has left.
     """
 
     def __init__(self, program: _Program, address: Any, coordinator: Any):
@@ -397,9 +397,11 @@ class _ReplayService:
         self._lock = threading.Lock()
         self._record = left = coordinator.get_replay()
         if left is not None:
-            self.open(left.directory, left.checkpoint)
+            gone = left.checkpoint is None or not left.checkpoint["checkpoint"].exists()
+            self._start(dataclasses.replace(left, checkpoint=None if gone else left.checkpoint))
+            self.keep_record()
             lost = left.num_inserts - self._record.num_inserts
-            source = "empty, since there is no checkpoint" if left.checkpoint is None else "from its last checkpoint"
+            source = "from its last checkpoint" if self._record.num_inserts else "empty, since there is no checkpoint"
             launching.say(f"The replay was started again {source}; at least {max(lost, 0):,} inserted items are lost.")
 
     @property
@@ -407,27 +409,25 @@ class _ReplayService:
         """The replay itself, for those in its process."""
         return self._replay
 
-    def open(self, directory: str, checkpoint: dict[str, str] | None) -> None:
+    def open(self, directory: str, checkpoint: dict[str, pathlib.Path] | None) -> None:
         """Starts the server, with the contents of a checkpoint if one is given; does nothing where it runs."""
         with self._lock:
             if self._replay is not None:
                 return
-            self._record = _ReplayRecord(directory, checkpoint)
-            if self._coordinator.get_replay() is None:
-                self._coordinator.keep_replay(self._record)
-            path = pathlib.Path(directory)
-            if checkpoint is None:
-                shutil.rmtree(path / "reverb", ignore_errors=True)  # or the server would load what it finds there
-            plan = self._program.plan()
-            opened = parts.make_replay(
-                "reverb", plan.tables, path, self._program.experiment, port=self._port, prefetch=True
-            )
-            if checkpoint is not None:
-                opened.restore(checkpoint)
-            self._replay = opened
+            parts.remove_server_files(pathlib.Path(directory))
+            record = _ReplayRecord(directory, checkpoint)
+            self._coordinator.keep_replay(record)
+            self._start(record)
         self.keep_record()
 
-    def save(self) -> dict[str, str] | None:
+    def _start(self, record: _ReplayRecord) -> None:
+        tables, directory = self._program.plan().tables, pathlib.Path(record.directory)
+        started = parts.make_replay("reverb", tables, directory, port=self._port, prefetch=True)
+        if record.checkpoint is not None:
+            started.restore(record.checkpoint)
+        self._record, self._replay = record, started
+
+    def save(self) -> dict[str, pathlib.Path] | None:
         """Writes a checkpoint; returns where, or None if the experiment's checkpoints leave the replay out."""
         if not checkpoints.include_replay(self._program.experiment.checkpointing, self._replay):
             return None
@@ -655,6 +655,7 @@ class _Learner:
         if result.finished:
             if schedule is not None:
                 schedule.clear()
+            parts.remove_server_files(directory)
             self._coordinator.finish()
         launching.say(outputs.summary(result, curve))
 

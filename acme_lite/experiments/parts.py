@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
-from collections.abc import Callable, Sequence
+import shutil
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,6 +18,8 @@ from acme_lite.experiments import config, timing
 
 REPLAYS = ("local", "reverb")
 """Where experience can be: in this process's memory, or in a Reverb server."""
+
+_REVERB_FOLDER = "reverb"
 
 
 class Seeds(NamedTuple):
@@ -239,26 +243,39 @@ def make_replay(
     name: str,
     tables: Sequence[replay.Table],
     directory: pathlib.Path,
-    experiment: config.ExperimentConfig,
     *,
     port: int | None = None,
     prefetch: bool | None = None,
 ) -> replay.Replay:
     """Returns the replay of this name (one of `REPLAYS`).
 
-    A Reverb server listens at the port, draws ahead as `prefetch` says (see `ReverbReplay`), and keeps its checkpoints
-    in the run's directory: one more than the run keeps, for the one that is being written.
+    A Reverb server listens at the port, draws ahead as `prefetch` says (see `ReverbReplay`), and keeps its newest
+    checkpoint in the run's directory, from which it also starts.
     """
     if name == "local":
         return replay.LocalReplay(tables)
-    keep = 0 if experiment.checkpointing is None else experiment.checkpointing.keep
-    return replay.ReverbReplay(
-        tables,
-        port=port,
-        checkpoint_directory=directory / "reverb",
-        keep_checkpoints=1 + keep,
-        prefetch=prefetch,
-    )
+    return replay.ReverbReplay(tables, port=port, checkpoint_directory=directory / _REVERB_FOLDER, prefetch=prefetch)
+
+
+@contextlib.contextmanager
+def open_replay(name: str, tables: Sequence[replay.Table], directory: pathlib.Path) -> Iterator[replay.Replay]:
+    """Makes the replay of this name, empty, for a run in this process, and closes it at the end."""
+    remove_server_files(directory)
+    try:
+        with contextlib.closing(make_replay(name, tables, directory)) as made:
+            yield made
+    finally:
+        remove_server_files(directory)
+
+
+def remove_server_files(directory: pathlib.Path) -> None:
+    """Removes what Reverb servers have left in a run's directory, so that no server loads it and it fills no disk.
+
+    The run's checkpoints hold what they need of it. A run that began anew has moved that of the one before aside.
+    """
+    for folder in (directory / _REVERB_FOLDER, *directory.glob(f"interrupted-*/{_REVERB_FOLDER}")):
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def make_environment(

@@ -71,9 +71,7 @@ def run_experiment(
             evaluation_environment,
             seeds,
             logs.make,
-            make_replay=lambda tables: stack.enter_context(
-                contextlib.closing(parts_lib.make_replay(replay, tables, directory.path, experiment))
-            ),
+            make_replay=lambda tables: stack.enter_context(parts_lib.open_replay(replay, tables, directory.path)),
         )
         schedule = None
         if experiment.checkpointing is not None:

@@ -240,7 +240,7 @@ class Replay(Protocol):
         """Returns sizes, counts and limiter states."""
 
     def save(self) -> Any:
-        """Returns the whole contents as a tree of NumPy arrays, numbers and strings."""
+        """Returns the whole contents as a tree of what a checkpoint holds, see `checkpointing.trees`."""
 
     def restore(self, state: Any) -> None:
         """Puts back what `save` returned into a replay of the same tables."""

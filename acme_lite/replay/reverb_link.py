@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import pathlib
 import shutil
 import tempfile
@@ -14,7 +13,8 @@ import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
-from acme_lite.replay import interface, rate_limiters, reverb_server, store, tables
+from acme_lite import checkpointing
+from acme_lite.replay import interface, rate_limiters, reverb_checkpoints, reverb_server, store, tables
 from acme_lite.replay.reverb_layout import Layout
 
 _logger = logging.getLogger(__name__)
@@ -49,7 +49,8 @@ class Link:
         declarations: the tables.
         address: of a server elsewhere, None to start one here.
         port: of the server that is started; a free one unless given.
-        checkpoint_directory: where the server keeps its checkpoints, a temporary folder unless given.
+        checkpoint_directory: where the server keeps its checkpoints, and whose newest it starts from; a temporary
+            folder unless given.
         loopback_only: whether the server refuses who is not on this machine.
         max_in_flight_items: see above.
         timeout_seconds: see above.
@@ -63,14 +64,12 @@ class Link:
         port: int | None,
         checkpoint_directory: pathlib.Path | None,
         loopback_only: bool,
-        keep_checkpoints: int,
         max_in_flight_items: int,
         timeout_seconds: float,
     ):
         store.check_tables(declarations)
         self.tables = {table.name: table for table in declarations}
         self.layout = Layout(declarations)
-        self.keep_checkpoints = keep_checkpoints
         self.max_in_flight_items = max_in_flight_items
         self.timeout_seconds = timeout_seconds
         self.generation = 0
@@ -100,7 +99,8 @@ class Link:
             if checkpoint_directory is None:
                 self._checkpoints = pathlib.Path(tempfile.mkdtemp(prefix="acme_lite_reverb_"))
             assert self._checkpoints is not None
-            self._start(None, self._checkpoints)
+            reverb_checkpoints.remove_unfinished(self._checkpoints)
+            self.start(reverb_checkpoints.newest(self._checkpoints))
         else:
             self.address = address
             self.client = self.binding.Client(address)
@@ -328,36 +328,64 @@ class Link:
         self.wait(lambda: bool(outcome), self.timeout_seconds, lambda: f"the Reverb server at {self.address} to {what}")
         return outcome[0]
 
-    def checkpoint(self) -> str:
-        """Returns the path of a new checkpoint, on the machine of the server."""
+    def start(self, checkpoint: pathlib.Path | None) -> None:
+        """Starts the server of this process from a checkpoint, or empty; it takes the place of one that runs.
+
+        Raises:
+            CheckpointError: the checkpoint is damaged; the server before it runs on.
+        """
+        assert self._checkpoints is not None
+        if checkpoint is not None:
+            reverb_checkpoints.check_whole(checkpoint)
+        if self._server is not None:
+            self._server.stop()
+        self._folder = reverb_checkpoints.make_folder(self._checkpoints)
+        self._server, made = reverb_server.make_server(
+            self._declarations, self.layout, self._port, self._folder, checkpoint
+        )
+        if self._loopback_only:
+            try:
+                reverb_server.confine_to_loopback(self._port)
+            except RuntimeError:
+                self._server.stop()
+                raise
+        self.client = self.binding.Client(self.address)
+        self.generation += 1
+        self._server_tables = {}
+        counts = self._await_server()
+        source = () if checkpoint is None else checkpoint.parents
+        reverb_checkpoints.remove_folders(self._checkpoints, self._folder, *source)
+        if checkpoint is None:  # with one, the server has other tables than those that it was given
+            self._server_tables = {table.name: table.internal_table for table in made}
+        with self._lock:
+            self._created = dict.fromkeys(self.tables, 0)
+            self._inserted_by_others = {name: one.inserts for name, one in counts.items()}
+            self._taken = {name: one.samples for name, one in counts.items()}
+            self._inserts_at_sample = dict.fromkeys(self.tables, 0)
+
+    def checkpoint(self) -> pathlib.Path | str:
+        """Returns the path of a new checkpoint: as a string where it is on the machine of a server elsewhere.
+
+        Raises:
+            DiskFullError: the disk of this process's server is full.
+        """
         self.settled_counts()
         self._is_temporary = False
-        path = self.call(self.client.Checkpoint, "write a checkpoint")
-        return self._keep_checkpoint(pathlib.Path(path)) if self.has_server else path
-
-    def _keep_checkpoint(self, path: pathlib.Path) -> str:
-        """Links a checkpoint of this process's server into a folder of its own, and returns where it is there.
-
-        The server keeps its newest one alone, and whoever saves may fail before they have noted it.
-        """
+        if not self.has_server:
+            return self.call(self.client.Checkpoint, "write a checkpoint")
         assert self._checkpoints is not None
-        folder = self._checkpoints.with_name(f"{self._checkpoints.name}_kept")
-        shutil.copytree(path, folder / path.name, copy_function=os.link)
-        for old in sorted(folder.iterdir())[: -self.keep_checkpoints]:
-            shutil.rmtree(old)
-        return str(folder / path.name)
-
-    def restart(self, checkpoint: str) -> None:
-        """Replaces the server of this process with one on the same port that starts from a checkpoint.
-
-        The server would rather load what is in its folder, so it gets a fresh one; those of servers before it go.
-        """
-        assert self._checkpoints is not None
-        self._server.stop()
-        before = [path for path in self._checkpoints.glob("restored_*") if path not in pathlib.Path(checkpoint).parents]
-        self._start(checkpoint, pathlib.Path(tempfile.mkdtemp(prefix="restored_", dir=self._checkpoints)))
-        for folder in before:
-            shutil.rmtree(folder)
+        try:
+            path = pathlib.Path(self.client.Checkpoint())
+            reverb_checkpoints.check_written(path)
+        except (OSError, RuntimeError) as error:
+            reverb_checkpoints.remove_unfinished(self._checkpoints)
+            what = "A checkpoint of the Reverb server"
+            explained = checkpointing.disk_full(error, self._checkpoints, what, "The server goes on.")
+            if explained is None:
+                raise
+            raise explained from error
+        reverb_checkpoints.remove_folders(self._checkpoints, self._folder)
+        return path
 
     def close(self) -> None:
         """Ends writers and the server."""
@@ -373,27 +401,6 @@ class Link:
             self._server_tables = {}
         if self._is_temporary and self._checkpoints is not None:
             shutil.rmtree(self._checkpoints, ignore_errors=True)
-
-    def _start(self, checkpoint: str | None, folder: pathlib.Path) -> None:
-        self._server, made = reverb_server.make_server(self._declarations, self.layout, self._port, folder, checkpoint)
-        if self._loopback_only:
-            try:
-                reverb_server.confine_to_loopback(self._port)
-            except RuntimeError:
-                self._server.stop()
-                raise
-        self.client = self.binding.Client(self.address)
-        self.generation += 1
-        # A server that has loaded a checkpoint serves other tables than those that it was given.
-        self._server_tables = {}
-        counts = self._await_server()
-        if all(one == rate_limiters.Counts() for one in counts.values()):
-            self._server_tables = {table.name: table.internal_table for table in made}
-        with self._lock:
-            self._created = dict.fromkeys(self.tables, 0)
-            self._inserted_by_others = {name: one.inserts for name, one in counts.items()}
-            self._taken = {name: one.samples for name, one in counts.items()}
-            self._inserts_at_sample = dict.fromkeys(self.tables, 0)
 
     def _raw_infos(self, timeout_seconds: int | None = None) -> list[bytes]:
         self.check_open()

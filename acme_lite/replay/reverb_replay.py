@@ -35,7 +35,8 @@ class ReverbReplay:
         address: "host:port" of a server elsewhere; without it, a server is started in this process.
         port: where the new server listens; a free port unless given.
         checkpoint_directory: where the new server writes its checkpoints, and whose newest it loads; a fresh temporary
-            folder unless given, so that nothing is found again.
+            folder unless given, so that nothing is found again. It belongs to one server at a time, and the newest
+            checkpoint alone is kept there.
         prefetch: whether datasets draw ahead in a thread, which is the fastest way that draws no more than two calls
             ahead (`benchmarks/reverb_replay.py` holds others against it). Unless given they do, except for a table in
             this process whose items leave once they have been sampled (`max_times_sampled`). Without it they draw
@@ -43,20 +44,19 @@ class ReverbReplay:
             the table.
         loopback_only: whether the new server refuses whoever is not on this machine. Reverb asks nobody who they are:
             whoever reaches it can read, write and erase.
-        keep_checkpoints: how many of the newest checkpoints of a server in this process to keep, in a folder
-            `<checkpoint_directory>_kept`; the server itself keeps one.
         max_in_flight_items: a writer waits while more of its items than this have been sent without an answer.
         timeout_seconds: how long to wait for the server to answer, and for the limiter where `max_in_flight_items` are
             on their way.
 
     Raises:
+        CheckpointError: the newest checkpoint in the directory is damaged; names it.
         ImportError: Reverb is not installed; the message says what to install.
         OSError: the port is taken.
         TimeoutError: the server at the address does not answer.
         ValueError: the declarations do not fit together, or are not those of the server.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a setting of its own, and all have defaults
+    def __init__(
         self,
         tables: Sequence[tables.Table],
         *,
@@ -65,7 +65,6 @@ class ReverbReplay:
         checkpoint_directory: str | os.PathLike | None = None,
         prefetch: bool | None = None,
         loopback_only: bool = True,
-        keep_checkpoints: int = 3,
         max_in_flight_items: int = 1_000,
         timeout_seconds: float = 60.0,
     ):
@@ -76,9 +75,8 @@ class ReverbReplay:
             )
         if address is not None and prefetch is False:
             raise ValueError("prefetch=False needs a server in this process, got the address of another.")
-        for name, value in (("keep_checkpoints", keep_checkpoints), ("max_in_flight_items", max_in_flight_items)):
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}.")
+        if max_in_flight_items < 1:
+            raise ValueError(f"max_in_flight_items must be at least 1, got {max_in_flight_items}.")
         if not timeout_seconds > 0:
             raise ValueError(f"timeout_seconds must be greater than 0, got {timeout_seconds}.")
         self._link = Link(
@@ -89,7 +87,6 @@ class ReverbReplay:
             if checkpoint_directory is None
             else pathlib.Path(checkpoint_directory).absolute(),
             loopback_only=loopback_only,
-            keep_checkpoints=keep_checkpoints,
             max_in_flight_items=max_in_flight_items,
             timeout_seconds=timeout_seconds,
         )
@@ -167,29 +164,35 @@ class ReverbReplay:
             num_bytes=sum(table.max_size * link.layout.item_bytes(table.items) for table in link.tables.values()),
         )
 
-    def save(self) -> dict[str, str]:
-        """Writes a checkpoint at the server, and returns its path there.
+    def save(self) -> dict[str, pathlib.Path | str]:
+        """Writes a checkpoint at the server, and returns its path there: as a string where that may be elsewhere.
 
-        It holds the items in the tables, not those that the limiter holds back. A temporary folder of checkpoints is
+        It holds the items in the tables, not those that the limiter holds back. The next one takes its place: who wants
+        to keep it links or copies it, as `checkpointing.Checkpoints.save` does. A temporary folder of checkpoints is
         kept when the replay is closed once it has been saved.
+
+        Raises:
+            DiskFullError: the disk of the server in this process is full.
         """
         return {"checkpoint": self._link.checkpoint()}
 
-    def restore(self, state: dict[str, str]) -> None:
+    def restore(self, state: dict[str, pathlib.Path | str]) -> None:
         """Replaces the server by one that starts from what `save` returned; open writers and datasets go on with it.
 
         Raises:
-            RuntimeError: the server is not in this process.
+            CheckpointError: the checkpoint is damaged; names it.
             FileNotFoundError: the checkpoint is gone.
+            RuntimeError: the server is not in this process.
         """
         if not self._link.has_server:
             raise RuntimeError(
                 f"The Reverb server at {self.address} can only be restored where it runs: start it with the "
                 "checkpoint_directory."
             )
-        if not pathlib.Path(state["checkpoint"]).is_dir():
-            raise FileNotFoundError(f"There is no checkpoint {state['checkpoint']!r}.")
-        self._link.restart(state["checkpoint"])
+        checkpoint = pathlib.Path(state["checkpoint"]).absolute()
+        if not checkpoint.is_dir():
+            raise FileNotFoundError(f"There is no checkpoint {str(checkpoint)!r}.")
+        self._link.start(checkpoint)
 
     def close(self) -> None:
         self._link.close()

@@ -135,7 +135,11 @@ def confine_to_loopback(port: int) -> None:
 
 
 def make_server(
-    declarations: Sequence[tables.Table], layout: Layout, port: int, folder: pathlib.Path, checkpoint: str | None
+    declarations: Sequence[tables.Table],
+    layout: Layout,
+    port: int,
+    folder: pathlib.Path,
+    checkpoint: pathlib.Path | None,
 ) -> tuple[Any, list[Any]]:
     """Returns a running server and its tables.
 
@@ -143,10 +147,12 @@ def make_server(
         declarations: its tables.
         layout: their layout.
         port: a free port.
-        folder: where it keeps checkpoints; the newest of them is loaded.
-        checkpoint: the checkpoint to load where the folder has none.
+        folder: where it keeps checkpoints; empty, or it would load what it finds there.
+        checkpoint: what it loads; nothing if None.
     """
     reverb = import_reverb()
     made = make_tables(declarations, layout)
-    checkpointer = reverb.checkpointers.DefaultCheckpointer(str(folder), "", checkpoint)
+    checkpointer = reverb.checkpointers.DefaultCheckpointer(
+        str(folder), "", None if checkpoint is None else str(checkpoint)
+    )
     return reverb.Server(made, port=port, checkpointer=checkpointer), made

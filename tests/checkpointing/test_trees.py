@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import errno
 import json
+import os
+import shutil
 from typing import Any, NamedTuple
 
 import jax
@@ -55,9 +58,9 @@ STATES = {
 
 @pytest.mark.parametrize("name", STATES)
 def test_a_state_comes_back(name, tmp_path):
-    description, arrays = checkpointing.flatten(STATES[name])
-    assert all(isinstance(array, np.ndarray) and array.size for array in arrays)
-    check_equal(checkpointing.unflatten(json.loads(json.dumps(description)), arrays), STATES[name])
+    description, leaves = checkpointing.flatten(STATES[name])
+    assert all(isinstance(array, np.ndarray) and array.size for array in leaves.arrays) and not leaves.folders
+    check_equal(checkpointing.unflatten(json.loads(json.dumps(description)), leaves), STATES[name])
     checkpoints = checkpointing.Checkpoints(tmp_path)
     path = checkpoints.save(STATES[name], {"step": 3})
     state, labels, found = checkpoints.load_newest()
@@ -102,12 +105,12 @@ def test_what_cannot_be_saved_is_named(state, message):
 
 
 def test_a_record_that_is_not_defined_here_is_named():
-    description, arrays = checkpointing.flatten(Pair(1, 2))
+    description, leaves = checkpointing.flatten(Pair(1, 2))
     description[1][0] = "no_such_module:Pair"
     with pytest.raises(ValueError, match=r"record no_such_module:Pair with the fields \['left', 'right'\]"):
-        checkpointing.unflatten(description, arrays)
+        checkpointing.unflatten(description, leaves)
     with pytest.raises(ValueError, match="must be one that `flatten` gave"):
-        checkpointing.unflatten({"kind": "array"}, [])
+        checkpointing.unflatten({"kind": "array"}, leaves)
 
 
 def test_only_the_newest_are_kept(tmp_path):
@@ -121,6 +124,75 @@ def test_only_the_newest_are_kept(tmp_path):
     assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["notes.txt"]
     with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
         checkpointing.Checkpoints(tmp_path, keep=0)
+
+
+def make_folder(path, text):
+    (path / "deep").mkdir(parents=True)
+    (path / "deep" / "items").write_text(text)
+    (path / "DONE").touch()
+    return path
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("can_link", [True, False])
+def test_files_of_a_folder_belong_to_the_checkpoint_wherever_it_is_moved(tmp_path, monkeypatch, can_link):
+    if not can_link:
+
+        def link(source, target):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+
+        monkeypatch.setattr(os, "link", link)
+    one, two = (make_folder(tmp_path / "server" / name, name) for name in ("one", "two"))
+    path = checkpointing.Checkpoints(tmp_path / "run").save({"x": np.arange(3), "folders": [one, Pair(two, None)]}, {})
+    assert (path / "folders" / "0" / "deep" / "items").samefile(one / "deep" / "items") == can_link
+    shutil.rmtree(tmp_path / "server")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    checkpoints = checkpointing.Checkpoints(tmp_path / "moved", keep=1)
+    state, _, path = checkpoints.load_newest()
+    first, (second, nothing) = state["folders"]
+    assert contents(first) == {"deep/items": "one", "DONE": ""} and contents(second)["deep/items"] == "two"
+    assert first.parent == second.parent == path / "folders" and nothing is None
+    # What was read can be written again, and goes with its checkpoint.
+    checkpoints.save(state, {})
+    assert not first.exists()
+    assert contents(checkpoints.load_newest()[0]["folders"][0])["deep/items"] == "one"
+
+
+def test_a_damaged_file_of_a_folder_is_named_and_the_checkpoint_before_it_taken(tmp_path, caplog):
+    checkpoints = checkpointing.Checkpoints(tmp_path / "run")
+    older = checkpoints.save(make_folder(tmp_path / "one", "one"), {})
+    newest = checkpoints.save(make_folder(tmp_path / "two", "two"), {})
+    (newest / "folders" / "0" / "deep" / "items").write_text("tvo")
+    state, _, path = checkpoints.load_newest()
+    assert path == older and contents(state)["deep/items"] == "one"
+    assert f"{newest} cannot be read" in caplog.text and "folders/0/deep/items has size and checksum" in caplog.text
+
+
+def test_a_folder_that_is_not_there_leaves_nothing_behind(tmp_path):
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        checkpointing.Checkpoints(tmp_path).save([tmp_path / "nowhere"], {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_copy_made_by_hand_is_no_checkpoint(tmp_path):
+    checkpoints = checkpointing.Checkpoints(tmp_path, keep=1)
+    first = checkpoints.save({"step": 1}, {})
+    copy = shutil.copytree(first, tmp_path / f"{first.name}.bak")
+    assert checkpoints.names() == [first.name] and checkpoints.load_newest()[2] == first
+    second = checkpoints.save({"step": 2}, {})
+    assert second.name == "checkpoint-000002" and checkpoints.names() == [second.name]
+    checkpoints.clear()
+    assert list(tmp_path.iterdir()) == [copy]
+
+
+def test_names_are_in_the_order_of_their_numbers(tmp_path):
+    checkpoints = checkpointing.Checkpoints(tmp_path)
+    (tmp_path / "checkpoint-999999").mkdir()
+    assert checkpoints.save({}, {}).name == "checkpoint-1000000"
+    assert checkpoints.names() == ["checkpoint-999999", "checkpoint-1000000"]
 
 
 def test_a_limit_on_the_size_of_files_is_named_and_the_last_checkpoint_is_whole(tmp_path):

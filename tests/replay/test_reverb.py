@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,7 +16,7 @@ import jax
 import numpy as np
 import pytest
 
-from acme_lite import replay, specs
+from acme_lite import checkpointing, replay, specs
 from tests.replay import steps, test_local_rows
 
 if importlib.util.find_spec("reverb") is None:
@@ -375,7 +377,7 @@ def test_restored_replay_goes_on(make, tmp_path):
         stream.transitions(4, priorities=1e-12)
     made.update_priorities("replay", np.array([keys[0]]).view(np.uint64), np.array([1e12]))
     saved, before = made.save(), made.info()
-    assert str(tmp_path) in saved["checkpoint"]
+    assert tmp_path in saved["checkpoint"].parents
     stream.transitions(2, priorities=1.0)
     stream.writer.flush(30.0)
     made.restore(saved)
@@ -394,16 +396,89 @@ def test_restored_replay_goes_on(make, tmp_path):
         other.restore({"checkpoint": "/nowhere"})
 
 
-def test_servers_that_were_replaced_leave_no_checkpoints_behind(make, tmp_path):
-    folder = tmp_path / "reverb"
-    made = make(steps.transition_table(), checkpoint_directory=folder, keep_checkpoints=2)
+def test_a_directory_keeps_the_newest_checkpoint_alone_and_a_server_starts_from_it(make, tmp_path):
+    folder = tmp_path / "deep" / "reverb"
+    made = make(steps.transition_table(), checkpoint_directory=folder)
     stream = steps.Steps(made.writer(1))
     for count in range(1, 4):
         stream.transitions(1)
         made.restore(made.save())
         assert made.info().tables["replay"].num_inserts == count
-    assert len(list(folder.glob("restored_*"))) == 1
-    assert len(list(folder.with_name("reverb_kept").iterdir())) == 2
+    stream.transitions(1)
+    newest = made.save()["checkpoint"]
+    assert [done.parent for done in folder.rglob("DONE")] == [newest]
+    made.close()
+    (newest.parent / "2999-01-01T00:00:00+00:00").mkdir()  # a server was killed while it wrote
+    again = make(steps.transition_table(), checkpoint_directory=folder)
+    assert again.info().tables["replay"].num_inserts == 4
+    assert list(newest.parent.iterdir()) == [newest]
+    again.close()
+    assert make(steps.transition_table(), checkpoint_directory=folder).info().tables["replay"].num_inserts == 4
+
+
+def test_a_checkpoint_without_items_is_restored(make):
+    made = make(steps.transition_table())
+    made.restore(made.save())
+    stream = steps.Steps(made.writer(1))
+    stream.transitions(3)
+    assert made.info().tables["replay"].size == 3
+
+
+def flip_byte(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.unlink()  # not the one that it is linked to
+    path.write_bytes(content)
+
+
+def cut(path):
+    os.truncate(path, path.stat().st_size // 2)
+
+
+@pytest.mark.parametrize("damage", [flip_byte, cut])
+def test_a_damaged_checkpoint_is_named_and_the_server_runs_on(make, tmp_path, damage):
+    made = make(steps.transition_table(), checkpoint_directory=tmp_path)
+    stream = steps.Steps(made.writer(1))
+    stream.transitions(20)
+    saved = made.save()
+    damage(saved["checkpoint"] / "chunks.tfrecord")
+    message = re.escape(f"The Reverb checkpoint {saved['checkpoint'] / 'chunks.tfrecord'} is damaged")
+    with pytest.raises(checkpointing.CheckpointError, match=message):
+        made.restore(saved)
+    assert made.info().tables["replay"].size == 20
+    with pytest.raises(checkpointing.CheckpointError, match=message):
+        make(steps.transition_table(), checkpoint_directory=tmp_path)
+
+
+def test_a_full_disk_is_explained_and_the_server_goes_on(tmp_path):
+    code = """
+        import pathlib, resource
+        from acme_lite import checkpointing
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        for num_items in (400, 20_000):
+            folder = pathlib.Path(sys.argv[1]) / str(num_items)
+            made = replay.ReverbReplay([steps.transition_table(20_000)], checkpoint_directory=folder)
+            stream = steps.Steps(made.writer(1))
+            stream.transitions(num_items)
+            made.save()
+            resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, limits[1]))
+            for _ in range(2):
+                try:
+                    made.save()
+                except checkpointing.DiskFullError as error:
+                    print(error)
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            print(len(list(folder.glob("*/*"))), len(list(folder.glob("*/*/DONE"))))
+            stream.transitions(1)
+            made.restore(made.save())
+            print(made.info().tables["replay"].num_inserts)
+    """
+    output = output_of(run_python(code, str(tmp_path)))[0].splitlines()
+    message = r"\[Errno 28\] A checkpoint of the Reverb server could not be written to .*, where [0-9,]+ bytes are free"
+    assert all(re.match(message, line) for line in output[:2] + output[4:6])
+    # Less than a file's buffer is lost when it is closed, which Reverb does not see: it has removed the one before.
+    assert output[2:4] == ["0 0", "401"]
+    assert output[6:8] == ["1 1", "20001"]
 
 
 def test_what_was_drawn_ahead_is_lost_when_a_replay_is_restored_and_a_runner_goes_on(make):
