@@ -9,12 +9,12 @@ from acme_lite import _runtime
 _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
-from acme_lite.experiments import distributed  # noqa: E402  # after the check for Launchpad
+from acme_lite.experiments import coordination  # noqa: E402  # after the check for Launchpad
 
 
 @pytest.fixture
 def coordinator():
-    made = distributed.Coordinator(100)
+    made = coordination.Coordinator(100)
     made.start("runs/x", None)
     return made
 
@@ -36,7 +36,7 @@ def test_what_an_actor_has_reported_of_its_lease_is_not_kept_back(coordinator):
 
 
 def test_counts_and_episodes_arrive_together(coordinator):
-    counts = distributed._Counts(coordinator, actor=0)
+    counts = coordination.Counts(coordinator, actor=0)
     counts.counter.increment(actor_steps=5, actor_episodes=1)
     counts.episodes.append((counts.actor_steps, 2.5))
     coordinator.report({"actor_steps": 7})
@@ -68,7 +68,7 @@ def test_a_program_that_goes_on_knows_who_was_started_and_where_logs_end(coordin
     for _ in range(2):
         assert coordinator.register("actor_0").log_end is None
     coordinator.report({"actor_steps": 40})
-    again = distributed.Coordinator(100)
+    again = coordination.Coordinator(100)
     assert again.register("actor_0") is None
     again.start("runs/x", coordinator.save())
     assert again.register("actor_0") == ("runs/x", 2, 40)

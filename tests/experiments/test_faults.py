@@ -21,7 +21,7 @@ pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
 from acme_lite import checkpointing, experiments, launching, loggers, testing  # noqa: E402  # after the check for Launchpad
 from acme_lite.agents import dqn, impala  # noqa: E402
-from acme_lite.experiments import distributed  # noqa: E402
+from acme_lite.experiments import nodes  # noqa: E402
 from tests.experiments import programs  # noqa: E402
 
 BACK = "The replay was started again"
@@ -265,7 +265,7 @@ def test_an_environment_that_raises_ends_the_program_with_its_traceback(tmp_path
 
 @pytest.mark.slow
 def test_whoever_waits_too_long_is_named_with_the_limiters_counts(tmp_path, monkeypatch):
-    monkeypatch.setattr(distributed, "_WATCHDOG_SECONDS", 2.0)
+    monkeypatch.setattr(nodes, "WATCHDOG_SECONDS", 2.0)
     gate, shown = programs.Gate(tmp_path / "open", num_steps=220), programs.Shown()
     program = programs.make(
         tmp_path,
@@ -276,7 +276,7 @@ def test_whoever_waits_too_long_is_named_with_the_limiters_counts(tmp_path, monk
     waits = {
         "Actor 0": r"the environment, the policy or the limiter, in wait \(programs.py",
         "Actor 1": r"the environment, the policy or the limiter, in wait \(programs.py",
-        "The learner": r"samples, in .*_learn \(distributed.py",
+        "The learner": r"samples, in .*_learn \(nodes.py",
         "The evaluator": r"the environment or the policy, in wait \(programs.py",
     }
     patterns = [

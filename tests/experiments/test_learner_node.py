@@ -9,7 +9,7 @@ from acme_lite import _runtime
 _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
-from acme_lite.experiments import distributed  # noqa: E402  # after the check for Launchpad
+from acme_lite.experiments import nodes  # noqa: E402  # after the check for Launchpad
 
 
 class Replay:
@@ -27,7 +27,7 @@ class Replay:
 
 
 def idle(replay):
-    return distributed._Idleness(replay.can_sample, replay.clock)
+    return nodes.Idleness(replay.can_sample, replay.clock)
 
 
 def test_a_learner_ends_soon_where_the_limiter_gives_no_more(capsys):

@@ -15,7 +15,7 @@ _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
 from acme_lite import experiments  # noqa: E402  # after the check for Launchpad
-from acme_lite.experiments import distributed  # noqa: E402
+from acme_lite.experiments import coordination, nodes  # noqa: E402
 from tests.replay import steps  # noqa: E402
 
 
@@ -27,7 +27,7 @@ class Program:
             probe.bind(("", 0))
             self._port = probe.getsockname()[1]
         self.experiment = types.SimpleNamespace(checkpointing=experiments.CheckpointConfig())
-        self._coordinator = distributed.Coordinator(100)
+        self._coordinator = coordination.Coordinator(100)
         self._replay = None
 
     def plan(self):
@@ -38,7 +38,7 @@ class Program:
 
     def start(self):
         self.kill()
-        self._replay = distributed._ReplayService(self, self, self._coordinator)
+        self._replay = nodes.ReplayService(self, self, self._coordinator)
         return self._replay
 
     def kill(self):
@@ -49,7 +49,7 @@ class Program:
 @pytest.fixture
 def make_program(monkeypatch):
     """Returns a function that makes programs, whose replays are closed after the test."""
-    monkeypatch.setattr(distributed.lp, "stop_event", threading.Event)
+    monkeypatch.setattr(nodes.lp, "stop_event", threading.Event)
     made = []
 
     def make():

@@ -1,0 +1,49 @@
+"""How a node's waits end when its program stops."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from acme_lite import replay
+
+_POLL_SECONDS = 0.2
+
+
+def flush(writer: replay.Writer, stop: threading.Event) -> None:
+    """Waits until the limiter has let in all items, or the program stops."""
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            return writer.flush(_POLL_SECONDS)
+
+
+@contextlib.contextmanager
+def closing_on_stop(waited_for: replay.Replay | replay.Dataset, stop: threading.Event) -> Iterator[None]:
+    """Closes a replay or a dataset when the program stops: whoever waits for it in this process gets an error."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.is_set():
+            if stop.wait(_POLL_SECONDS):
+                waited_for.close()
+                return
+
+    thread = threading.Thread(target=watch, name="stop", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        waited_for.close()
+
+
+@contextlib.contextmanager
+def quiet_end(stop: threading.Event) -> Iterator[None]:
+    """Drops errors that come of the program's stopping."""
+    try:
+        yield
+    except Exception:
+        if not stop.is_set():
+            raise
