@@ -417,6 +417,8 @@ def summarise(results: pathlib.Path, variant: Sequence[str]) -> None:
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in packages)
     machine = f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {versions}"
     lines = [
+        "# Learning curves beside published ones",
+        "",
         f"Means over seeds of evaluation returns, {', '.join(variant) or 'settings of the named configs'}.",
         f"Written on {machine}.",
         "A mean reaches the published one if the upper end of its 95 % bootstrap interval is at least 0.95 of that.",
