@@ -403,9 +403,12 @@ class Link:
             shutil.rmtree(self._checkpoints, ignore_errors=True)
 
     def _raw_infos(self, timeout_seconds: int | None = None) -> list[bytes]:
+        """Returns what the server says of its tables.
+
+        It is asked as a client would, also in its own process: `info` of the binding's tables makes Python's objects
+        without Python's lock, and whatever another thread does meanwhile may end the process.
+        """
         self.check_open()
-        if self._server_tables:
-            return [table.info() for table in self._server_tables.values()]
         timeout = timeout_seconds or max(1, int(self.timeout_seconds))
         try:
             return self.client.ServerInfo(timeout)
