@@ -68,7 +68,7 @@ def test_looks_at_the_tables_do_no_harm_to_other_threads():
 
         thread = threading.Thread(target=make_objects)
         thread.start()
-        for _ in range(3_000):
+        for _ in range(1_000):
             made.info()
             made.can_sample("replay", 1)
         ended.set()
