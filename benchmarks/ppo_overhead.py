@@ -102,6 +102,7 @@ def run_library(num_steps: int, *, measure_from: int, seed: int) -> dict[str, An
             max_num_actor_steps=num_steps,
             seed=seed,
             evaluation=None,
+            checkpointing=None,
             directory=directory,
             observers=(watch,),
         )
