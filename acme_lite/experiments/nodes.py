@@ -253,11 +253,10 @@ class Learner:
             self._ready.set()  # actors and evaluator wait for the variables
             self._watchdog.done("the first samples")
             self._learn(dataset, schedule)
-            if not self._stop.is_set():
+            if self._stop.is_set():
+                self._leave_off(plan, directory.path, schedule)
+            else:
                 self._finish(plan, directory.path, schedule)
-            elif schedule is not None:
-                self._write_checkpoint(schedule, self._counts.actor_steps)
-                launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
         lp.stop()  # Launchpad's own launchers do not end when a node has finished
 
     def _open_directory(self, description: dict[str, Any]) -> run_directory.RunDirectory:
@@ -333,16 +332,31 @@ class Learner:
                 pass
         self._watchdog.done("the results to be written")
         state = self._coordinator.save()
-        counts = dict(state["counts"])
         for name, table in self._server.tables().items():
-            counts |= {f"{name}_inserts": table.num_inserts, f"{name}_samples": table.num_samples}
+            state["counts"] |= {f"{name}_inserts": table.num_inserts, f"{name}_samples": table.num_samples}
+        if self._write_results(plan, directory, state):
+            if schedule is not None:
+                schedule.clear()
+            parts.remove_server_files(directory)
+            self._coordinator.finish()
+
+    def _leave_off(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
+        """Writes a checkpoint, and the results so far."""
+        state = self._coordinator.save()  # now, since it stops, too
+        if schedule is not None:
+            self._write_checkpoint(schedule, self._counts.actor_steps)
+            launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
+        self._learner.close()
+        self._write_results(plan, directory, state)
+
+    def _write_results(self, plan: parts.Plan, directory: pathlib.Path, state: dict[str, Any]) -> bool:
+        """Writes curve, variables and policy from the coordinator's state; returns whether the run has finished."""
+        variables = jax.device_get(self._learner.get_variables(plan.variable_names))
         result = config.ExperimentResult(
             directory=directory,
             evaluations=tuple(config.Evaluation(*one) for one in state["evaluations"]),
-            counts=counts,
-            variables=dict(
-                zip(plan.variable_names, jax.device_get(self._learner.get_variables(plan.variable_names)), strict=True)
-            ),
+            counts=state["counts"],
+            variables=dict(zip(plan.variable_names, variables, strict=True)),
             finished=not self._stop.is_set(),
             seconds={"total": time.perf_counter() - self._start},
         )
@@ -354,12 +368,8 @@ class Learner:
             f"{title}, {self._program.num_actors} actors, seed {self._experiment.seed}",
         )
         outputs.write_result(result, parts.make_evaluation_policy(plan), plan.spec)
-        if result.finished:
-            if schedule is not None:
-                schedule.clear()
-            parts.remove_server_files(directory)
-            self._coordinator.finish()
         launching.say(outputs.summary(result, curve))
+        return result.finished
 
 
 def _open_schedule(

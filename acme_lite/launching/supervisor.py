@@ -52,7 +52,7 @@ def launch(
     policies: Mapping[str, NodePolicy] | None = None,
     log_directory: str | os.PathLike[str] | None = None,
     first_port: int | None = None,
-    stop_seconds: float = 5.0,
+    stop_seconds: float = 15.0,
     console: rich.console.Console | None = None,
 ) -> None:
     """Runs a program to its end.

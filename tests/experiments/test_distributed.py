@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 from acme_lite import _runtime
@@ -17,8 +18,11 @@ _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
 from acme_lite import experiments, launching, testing  # noqa: E402  # after the check for Launchpad
-from acme_lite.agents import dqn, impala  # noqa: E402
+from acme_lite.agents import dqn  # noqa: E402
+from tests.agents.test_contract import AGENTS  # noqa: E402
 from tests.experiments import programs  # noqa: E402
+
+SLOW_AGENTS = ("impala_lstm_overlap", "mpo_dmpo_overlap", "sac_normalized_two_steps_per_call", "td3")
 
 
 def launch(program, tmp_path, **policies):
@@ -42,12 +46,24 @@ def test_two_actors_make_exactly_all_steps_and_leave_what_a_run_leaves(tmp_path,
     assert (tmp_path / "run" / "learning_curve.png").exists()
 
 
-@pytest.mark.slow
-def test_a_queue_with_several_environments(tmp_path):
-    config = impala.IMPALAConfig(sequence_length=4, batch_size=4, queue_size=8, core="lstm", core_size=8, overlap=False)
-    result = launch(programs.make(tmp_path, builder=impala.IMPALABuilder(config), num_envs=3), tmp_path)
-    assert 400 <= result["counts"]["actor_steps"] <= 400 + 2 * (3 - 1)
-    assert result["counts"]["learner_steps"] >= 15
+@pytest.mark.parametrize(
+    "agent", ["ppo", "r2d2", "d4pg_overlap", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_AGENTS)]
+)
+def test_every_agent_with_several_environments_in_an_actor(tmp_path, agent):
+    builder, environment_factory = AGENTS[agent]
+    program = programs.make(
+        tmp_path,
+        builder=builder,
+        environment_factory=environment_factory,
+        num_actors=1,
+        num_envs=3,
+        evaluation=None,
+    )
+    counts = launch(program, tmp_path)["counts"]
+    assert 400 <= counts["actor_steps"] <= 400 + 3 - 1
+    assert counts["learner_steps"] >= 10
+    with np.load(tmp_path / "run" / "variables.npz") as variables:
+        assert all(np.isfinite(variables[name]).all() for name in variables)
 
 
 SCRIPT = """

@@ -330,7 +330,7 @@ def test_nothing_is_left_of_a_program_whose_launcher_ends(tmp_path, number, stat
 
 
 @pytest.mark.parametrize("replay_in_learner", [True, pytest.param(False, marks=pytest.mark.slow)])
-def test_ctrl_c_writes_a_checkpoint(tmp_path, replay_in_learner):
+def test_ctrl_c_writes_a_checkpoint_and_what_there_is(tmp_path, replay_in_learner):
     shown = programs.Shown()
     program = programs.make(
         tmp_path,
@@ -353,6 +353,9 @@ def test_ctrl_c_writes_a_checkpoint(tmp_path, replay_in_learner):
     state, labels, _ = checkpointing.Checkpoints(tmp_path / "run" / "checkpoints").load_newest()
     assert labels["actor_steps"] == state["coordinator"]["counts"]["actor_steps"] > 50
     assert state["replay"] is not None
+    assert "Interrupted after" in shown.getvalue()
+    assert (tmp_path / "run" / "learning_curve.png").exists() and not (tmp_path / "run" / "result.json").exists()
+    assert experiments.load_policy(tmp_path / "run")(testing.MemoryEnvironment(0).reset().observation) in (0, 1)
 
 
 LAUNCHPAD_SCRIPT = """
