@@ -1,6 +1,7 @@
 """Do throughput and resident memory stay flat in a long run with a full replay?
 
-DQN on CartPole-v1 with a replay that is full after the first minute; one line per interval.
+DQN on CartPole-v1 with a replay that is full after the first minute; one line per interval. Where other work shares the
+cores, steps per second of this process's CPU time (Reverb's server included) say what steps per second do not.
 
     uv run benchmarks/soak.py --minutes 30
 """
@@ -52,8 +53,9 @@ class Watch:
         self._steps = 0
         self._start = 0.0
         self._line_time = 0.0
+        self._line_cpu = 0.0
         self._line_steps = 0
-        self.lines: list[tuple[float, float]] = []  # (steps per second, megabytes)
+        self.lines: list[tuple[float, float, float]] = []  # (steps per second, per CPU second, megabytes)
 
     def observe_first(self, timestep: Any) -> None:
         pass
@@ -62,17 +64,22 @@ class Watch:
         self._steps += 1
         if self._steps < self._soak.max_replay_size:
             return
-        now = time.monotonic()
+        now, cpu = time.monotonic(), time.process_time()
         if not self._start:
-            self._start = self._line_time = now
-            self._line_steps = self._steps
+            self._start = now
+            self._line_time, self._line_cpu, self._line_steps = now, cpu, self._steps
             print(f"the replay is full after {self._steps:,} steps, {resident_megabytes():.1f} MB", flush=True)
         if now - self._line_time < self._soak.interval_seconds:
             return
-        rate = (self._steps - self._line_steps) / (now - self._line_time)
-        self.lines.append((rate, resident_megabytes()))
-        self._line_time, self._line_steps = now, self._steps
-        print(f"{(now - self._start) / 60:5.1f} min {rate:8,.0f} steps/s {self.lines[-1][1]:8.1f} MB", flush=True)
+        steps = self._steps - self._line_steps
+        rate, cpu_rate = steps / (now - self._line_time), steps / (cpu - self._line_cpu)
+        self.lines.append((rate, cpu_rate, resident_megabytes()))
+        self._line_time, self._line_cpu, self._line_steps = now, cpu, self._steps
+        print(
+            f"{(now - self._start) / 60:5.1f} min {rate:8,.0f} steps/s {cpu_rate:8,.0f} steps per CPU second "
+            f"{self.lines[-1][2]:8.1f} MB",
+            flush=True,
+        )
         if now - self._start >= 60 * self._soak.minutes:
             raise Ended
 
@@ -103,12 +110,13 @@ def main(soak: Soak) -> None:
         try:
             experiments.run_experiment(experiment, quiet=True, replay=soak.replay)
         except Ended:
-            rates, sizes = zip(*watch.lines, strict=True)
-            print(
-                f"first and last line: {rates[0]:,.0f} and {rates[-1]:,.0f} steps/s, {sizes[0]:.1f} and "
-                f"{sizes[-1]:.1f} MB; lowest and highest: {min(rates):,.0f} and {max(rates):,.0f} steps/s, "
-                f"{min(sizes):.1f} and {max(sizes):.1f} MB"
-            )
+            for name, values in zip(
+                ("steps/s", "steps per CPU second", "MB"), zip(*watch.lines, strict=True), strict=True
+            ):
+                print(
+                    f"{name}: first {values[0]:,.1f}, last {values[-1]:,.1f}, lowest {min(values):,.1f}, "
+                    f"highest {max(values):,.1f}"
+                )
 
 
 if __name__ == "__main__":

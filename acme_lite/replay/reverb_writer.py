@@ -16,7 +16,7 @@ from acme_lite.replay.reverb_link import Link
 _POLL_MS = 50
 _PUSH_MS = 5
 _BURST = 32
-# Reverb warns at 100 items without an answer.
+# Reverb warns on stderr where 50 items or more have no answer, at every tenth of them.
 _SEND_AHEAD, _SENT_LATER = 64, 32
 
 
