@@ -11,7 +11,7 @@ from typing import Any
 
 import gymnasium
 import haiku as hk
-import ideal_dqn
+import ideal_loop
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -83,7 +83,7 @@ def make_functions():
         return state, key, jnp.mean(losses)
 
     def compiled(function):
-        return jax.jit(function, compiler_options=ideal_dqn.compiler_options())
+        return jax.jit(function, compiler_options=ideal_loop.compiler_options())
 
     return compiled(init), compiled(policy), compiled(update)
 
