@@ -8,6 +8,7 @@ are removed only then.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import logging
@@ -15,6 +16,7 @@ import os
 import pathlib
 import re
 import shutil
+import sys
 import time
 import zlib
 from collections.abc import Mapping, Sequence
@@ -201,6 +203,18 @@ def _write_arrays(path: pathlib.Path, arrays: Sequence[np.ndarray]) -> None:
         named = {str(index): array for index, array in enumerate(arrays)}
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(path.absolute(), named)
+        _give_memory_back()
+
+
+def _give_memory_back() -> None:
+    """Gives what Orbax's threads have freed back to the system.
+
+    Their allocations leave gaps, so that a process would grow by one or two megabytes with each checkpoint.
+    """
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc has it
+        if trim is not None:
+            trim(0)
 
 
 def _read_arrays(path: pathlib.Path) -> list[np.ndarray]:
