@@ -111,7 +111,11 @@ PROBED = {
 }
 
 
-@pytest.mark.parametrize("agent", PROBED)
+# DDPG and MPO are settings of the agents whose distributional critics are tried here.
+SLOW = {"DDPG", "MPO"}
+
+
+@pytest.mark.parametrize("agent", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in PROBED])
 def test_the_policy_follows_the_observation(agent, tmp_path):
     builder, num_steps = PROBED[agent]
     experiments.run_experiment(

@@ -49,7 +49,7 @@ def random_transitions(task, spec):
     return (o_tm1, a_tm1, r_t, discount_t, o_t), types.Transition(before, a_tm1, r_t, discount_t, after)
 
 
-@pytest.mark.parametrize("name", ["A1", "B", "D4PG"])
+@pytest.mark.parametrize("name", ["A1", *(pytest.param(name, marks=pytest.mark.slow) for name in ("B", "D4PG"))])
 def test_an_sgd_step_of_the_ideal_loop_is_that_of_the_library(loop_overhead, name):
     skip_without_environment(name)
     workload = loop_overhead.WORKLOADS[name]
