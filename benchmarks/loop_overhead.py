@@ -197,6 +197,7 @@ def run_library(
             environment_factory=lambda seed: environments.make(workload.environment, seed=seed),
             max_num_actor_steps=num_steps,
             evaluation=None,
+            checkpointing=None,
             directory=directory,
             observers=(clock,),
         )

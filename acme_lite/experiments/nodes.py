@@ -334,7 +334,7 @@ class Learner:
         state = self._coordinator.save()
         for name, table in self._server.tables().items():
             state["counts"] |= {f"{name}_inserts": table.num_inserts, f"{name}_samples": table.num_samples}
-        if self._write_results(plan, directory, state):
+        if self._write_results(plan, directory, state).finished:
             if schedule is not None:
                 schedule.clear()
             parts.remove_server_files(directory)
@@ -342,15 +342,18 @@ class Learner:
 
     def _leave_off(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
         """Writes a checkpoint, and the results so far."""
-        state = self._coordinator.save()  # now, since it stops, too
+        self._counts.synchronise()
+        state = self._coordinator.save()  # Launchpad's own launchers stop the coordinator at the same time
         if schedule is not None:
             self._write_checkpoint(schedule, self._counts.actor_steps)
             launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
         self._learner.close()
         self._write_results(plan, directory, state)
 
-    def _write_results(self, plan: parts.Plan, directory: pathlib.Path, state: dict[str, Any]) -> bool:
-        """Writes curve, variables and policy from the coordinator's state; returns whether the run has finished."""
+    def _write_results(
+        self, plan: parts.Plan, directory: pathlib.Path, state: dict[str, Any]
+    ) -> config.ExperimentResult:
+        """Writes curve, variables and policy, and returns what the coordinator's state and the learner say so far."""
         variables = jax.device_get(self._learner.get_variables(plan.variable_names))
         result = config.ExperimentResult(
             directory=directory,
@@ -369,7 +372,7 @@ class Learner:
         )
         outputs.write_result(result, parts.make_evaluation_policy(plan), plan.spec)
         launching.say(outputs.summary(result, curve))
-        return result.finished
+        return result
 
 
 def _open_schedule(

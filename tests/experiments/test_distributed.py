@@ -49,18 +49,17 @@ def test_two_actors_make_exactly_all_steps_and_leave_what_a_run_leaves(tmp_path,
 @pytest.mark.parametrize(
     "agent", ["ppo", "r2d2", "d4pg_overlap", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_AGENTS)]
 )
-def test_every_agent_with_several_environments_in_an_actor(tmp_path, agent):
+def test_other_agents_with_several_environments_in_each_actor(tmp_path, agent):
     builder, environment_factory = AGENTS[agent]
     program = programs.make(
         tmp_path,
         builder=builder,
         environment_factory=environment_factory,
-        num_actors=1,
         num_envs=3,
         evaluation=None,
     )
     counts = launch(program, tmp_path)["counts"]
-    assert 400 <= counts["actor_steps"] <= 400 + 3 - 1
+    assert 400 <= counts["actor_steps"] <= 400 + 2 * (3 - 1)
     assert counts["learner_steps"] >= 10
     with np.load(tmp_path / "run" / "variables.npz") as variables:
         assert all(np.isfinite(variables[name]).all() for name in variables)
