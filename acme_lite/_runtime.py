@@ -33,6 +33,20 @@ def jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
     return jax.jit(function, compiler_options=options, **kwargs)
 
 
+def acting_device() -> jax.Device | None:
+    """Returns the device on which to act: None, the default one, where there is no other device than the CPU.
+
+    Beside an accelerator it is the CPU: what batches of a few observations cost there is less than the way to the
+    accelerator and back, and a learner that is at work in it does not hold up the actor.
+    """
+    if jax.default_backend() == "cpu":
+        return None
+    try:
+        return jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS leaves the CPU out
+        return None
+
+
 def import_rlax() -> ModuleType:
     """Imports rlax without TensorFlow.
 

@@ -105,7 +105,8 @@ class PolicyActor:
         (source,) = self._variables.get_variables(("policy",))
         if source is not self._source:
             self._source = source
-            self._params = source if self._device is None else jax.device_put(source, self._device)
+            # By way of the host, where all leaves are fetched at once; from device to device each would wait its turn.
+            self._params = source if self._device is None else jax.device_put(jax.device_get(source), self._device)
 
 
 def _to_host(tree: types.ArrayTree) -> Callable[[types.ArrayTree], types.ArrayTree]:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import jax
 
-from acme_lite import acting, adders, checks, core, counting, learning, loggers, replay, specs, types
+from acme_lite import _runtime, acting, adders, checks, core, counting, learning, loggers, replay, specs, types
 
 
 class CoreBuilder(abc.ABC):
@@ -63,7 +63,8 @@ class CoreBuilder(abc.ABC):
         key: jax.Array,
         num_envs: int,
     ) -> core.Actor:
-        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs)
+        device = _runtime.acting_device()
+        return acting.PolicyActor(policy, variables, adder, key=key, num_envs=num_envs, device=device)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -74,6 +74,7 @@ class SGDLearner:
 
         self._metric_names: list[str] = []
         self._compiled = _runtime.jit(self._call, donate_argnums=(0,) if self._donate else ())
+        self._copy = _runtime.jit(lambda tree: jax.tree.map(jnp.copy, tree))  # one call, however many leaves
         self._state = self._sharding.replicate(_runtime.jit(core.init)(key))
         self._variables = self._published()
         self._future: concurrent.futures.Future | None = None
@@ -228,7 +229,7 @@ class SGDLearner:
     def _published(self) -> dict[str, types.ArrayTree]:
         """Returns the variables as others may keep them: on one device, and never a buffer that will be donated."""
         variables = self._sharding.first(dict(self._core.variables(self._state)))
-        return jax.tree.map(jnp.copy, variables) if self._donate else variables
+        return self._copy(variables) if self._donate else variables
 
 
 def _stack_metrics(metrics: Mapping[str, jax.Array]) -> jax.Array:

@@ -1,12 +1,16 @@
 """The actor shell: keys, recurrent state, extras, variables, compilation."""
 
+import os
+import subprocess
+import sys
+
 import dm_env
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import acting, specs
+from acme_lite import _runtime, acting, specs
 
 
 class Variables:
@@ -155,3 +159,54 @@ def test_extras_spec_has_the_shapes_of_one_row():
 def test_a_number_of_members_below_one_is_refused():
     with pytest.raises(ValueError, match="num_envs must be at least 1, got 0"):
         acting.PolicyActor(counting_policy(), Variables(jnp.float32(1)), key=jax.random.key(0), num_envs=0)
+
+
+_ACTS_ELSEWHERE = """
+import jax, jax.numpy as jnp, numpy as np
+from acme_lite import _runtime, acting
+from tests.acting import test_policy_actor as common
+first, second = jax.local_devices()
+source = common.Variables(jax.device_put(jnp.float32(2), first))
+assert source.policy.devices() == {first}
+results = []
+for device in (None, first, second):
+    actor = acting.PolicyActor(common.counting_policy(), source, key=jax.random.key(0), num_envs=2, device=device)
+    recorder = actor._adder = common.Recorder()
+    actor.observe_first(common.make_timestep([common.FIRST] * 2, np.ones(2, np.float32)))
+    for _ in range(3):
+        action = actor.select_action(np.ones(2, np.float32))
+        actor.observe(action, common.make_timestep([common.MID] * 2, np.ones(2, np.float32)))
+        actor.restore(actor.save())
+    if device is not None:
+        assert jax.tree.leaves(actor._params)[0].devices() == {device}
+    results.append((action, [extras for _, _, extras in recorder.added]))
+for result in results[1:]:
+    jax.tree.map(np.testing.assert_array_equal, result, results[0])
+print("the same")
+"""
+
+
+def test_acting_on_another_device_than_the_variables_are_on_gives_the_same():
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    result = subprocess.run(
+        [sys.executable, "-c", _ACTS_ELSEWHERE],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip() == "the same"
+
+
+def test_actors_act_on_the_cpu_beside_an_accelerator(monkeypatch):
+    assert _runtime.acting_device() is None
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert _runtime.acting_device() is jax.local_devices(backend="cpu")[0]
+
+    def only_gpu(backend):
+        raise RuntimeError("Unknown backend cpu")
+
+    monkeypatch.setattr(jax, "local_devices", only_gpu)
+    assert _runtime.acting_device() is None
