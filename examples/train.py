@@ -9,6 +9,7 @@ import dataclasses
 from typing import Literal
 
 from acme_lite import command_line, core, environments, experiments, launching
+from acme_lite.agents import builders
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Run:
     """Where one process keeps experience: in its memory (local, unless given), or in a Reverb server."""
     replay_in_learner: bool = True
     """Whether the Reverb server of several actors runs in the learner's process, or in one of its own."""
+    normalize: bool = False
+    """Whether observations reach the agent less their running mean, by their running deviation (ppo has a setting, too)."""
     directory: str | None = None
     """Where the run's files go; below runs/ unless given."""
 
@@ -43,7 +46,7 @@ def train(builder: core.Builder, run: Run) -> None:
     if run.num_actors and run.replay is not None:
         raise SystemExit("--replay is for runs in one process: with --num-actors there is always a Reverb server.")
     experiment = experiments.ExperimentConfig(
-        builder=builder,
+        builder=builders.NormalizedBuilder(builder) if run.normalize else builder,
         environment_factory=lambda seed: environments.make(run.env, seed=seed),
         num_envs=run.num_envs,
         max_num_actor_steps=run.steps,
