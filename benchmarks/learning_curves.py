@@ -119,7 +119,9 @@ class Curves:
     run: bool = True
     """Whether to run; otherwise only the files in `results` are written anew."""
     cores: tuple[int, ...] = ()
-    """Cores of which each has one run at a time; unless given, one run at a time has all cores."""
+    """Cores of which each has one run at a time; unless given, each run has all cores."""
+    at_once: int = 1
+    """Runs at a time where no cores are given: with a GPU and many cores, all of them."""
     directory: str = "runs/learning_curves"
     """Where the runs' directories are."""
     results: str = "docs/results"
@@ -460,7 +462,7 @@ def main(curves: Curves) -> None:
     runs = [Run(agent, task, seed, curves) for seed in curves.seeds for task in curves.tasks for agent in curves.agents]
     missing = [run for run in runs if not is_finished(run)] if curves.run else []
     workers = Workers(missing)
-    cores = curves.cores or (None,)
+    cores = curves.cores or (None,) * curves.at_once
 
     def stop(signum: int, frame: Any) -> None:
         print("Stops: the runs under way write checkpoints.", flush=True)

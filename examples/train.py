@@ -37,7 +37,7 @@ class Run:
     replay_in_learner: bool = True
     """Whether the Reverb server of several actors runs in the learner's process, or in one of its own."""
     normalize: bool = False
-    """Whether observations reach the agent less their running mean, by their running deviation (ppo has a setting, too)."""
+    """Whether observations get mean 0 and variance 1, by their running statistics (ppo has a setting of its own)."""
     directory: str | None = None
     """Where the run's files go; below runs/ unless given."""
 
