@@ -276,9 +276,10 @@ class Learner:
             if ready:
                 self._learner.step()
                 self._watchdog.done("samples")
-            if ready or phase == "acting":
-                idleness.begin()
-            if time.monotonic() - looked > _POLL_SECONDS:
+            # Samples came, or may come. Looking around takes its time, checkpoints above all: nobody is idle meanwhile.
+            busy = ready or phase == "acting"
+            looks = time.monotonic() - looked > _POLL_SECONDS
+            if looks:
                 looked = time.monotonic()
                 phase, steps = self._counts.synchronise(), self._counts.actor_steps
                 self._report(steps)
@@ -286,8 +287,11 @@ class Learner:
                     self._server.keep_record()
                 if schedule is not None and schedule.due(steps):
                     self._write_checkpoint(schedule, steps)
-                if idleness.ends():
-                    return
+                    busy = True
+            if busy:
+                idleness.begin()
+            elif looks and idleness.ends():
+                return
             if not ready:
                 self._stop.wait(_NAP_SECONDS)
 

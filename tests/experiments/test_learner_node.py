@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import types
+
 import pytest
 
 from acme_lite import _runtime
@@ -61,3 +65,44 @@ def test_the_minute_begins_when_a_replay_that_was_away_is_back():
     assert not idleness.ends()
     replay.now += 61.0
     assert idleness.ends()
+
+
+class Counts:
+    """Tells the phases that a program goes through, one at each look."""
+
+    actor_steps = 0
+
+    def __init__(self, *phases):
+        self.phases = list(phases)
+
+    def synchronise(self):
+        return self.phases.pop(0)
+
+
+def learn(monkeypatch, phases, schedule, *, has_more=False):
+    """Runs a learner's loop beside a replay that gives it nothing, and returns the phases that it did not come to."""
+    monkeypatch.setattr(nodes, "_POLL_SECONDS", 0.0)
+    monkeypatch.setattr(nodes, "_SETTLE_SECONDS", 0.05)
+    learner = object.__new__(nodes.Learner)
+    learner._counts, learner._stop, learner._has_server = Counts(*phases), threading.Event(), False
+    learner._server = types.SimpleNamespace(can_sample=lambda: has_more)
+    monkeypatch.setattr(learner, "_report", lambda steps: None)
+    monkeypatch.setattr(learner, "_write_checkpoint", lambda schedule, steps: time.sleep(0.1))
+    learner._learn(types.SimpleNamespace(ready=lambda: False), schedule)
+    return learner._counts.phases
+
+
+def always_due():
+    return types.SimpleNamespace(due=lambda steps: True)
+
+
+def test_a_checkpoint_that_takes_long_does_not_end_a_program_whose_actors_act(monkeypatch):
+    assert learn(monkeypatch, ["acting"] * 5 + ["evaluated"], always_due()) == []
+
+
+def test_a_checkpoint_that_takes_long_does_not_count_as_waiting_for_the_last_samples(monkeypatch):
+    assert learn(monkeypatch, ["learning"] * 5 + ["evaluated"], always_due()) == []
+
+
+def test_a_learner_whose_samples_have_come_to_their_end_ends_before_it_is_told_to(monkeypatch):
+    assert len(learn(monkeypatch, ["acting"] * 3 + ["learning"] * 100_000, None)) > 0
