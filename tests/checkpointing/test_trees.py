@@ -51,6 +51,8 @@ STATES = {
         np.bool_(True),
         np.ones((2, 1, 3))[:, :, ::2],
     ],
+    # From a megabyte on an array is written by itself; the others are written as one.
+    "sizes": [np.arange(size, dtype=dtype) for size in (3, 1 << 20, 5, 1 << 18, 1 << 17) for dtype in ("int8", "f4")],
     "records": Pair(replay.SampleInfo(np.arange(3), np.ones(3), 7), [Pair(1, None)]),
     "optimiser": optax.adam(1e-3).init({"mlp/~/linear": {"w": jnp.ones((2, 2))}}),
 }
@@ -66,6 +68,7 @@ def test_a_state_comes_back(name, tmp_path):
     state, labels, found = checkpoints.load_newest()
     check_equal(state, STATES[name])
     assert labels == {"step": 3} and found == path
+    assert all(leaf.flags.writeable for leaf in jax.tree.leaves(state) if isinstance(leaf, np.ndarray))
 
 
 def test_dataclasses_and_keys_come_back():
