@@ -9,6 +9,9 @@ import tempfile
 # Shells start background jobs with SIGINT ignored, and their children inherit it: tests that press Ctrl-C would wait.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# XLA compiles in two thirds of the time without its optimisations, which the few steps of most tests do not win back.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 # Checks compile the same functions many times, which is most of what tests cost: what one has compiled, the others of
 # this session read back, those of other processes, too.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
