@@ -102,9 +102,9 @@ _MPO = dict(
 )
 _RETURNS = dict(v_min=-2.0, v_max=2.0)
 PROBED = {
-    "D4PG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(policy_learning_rate=1e-3, **_RETURNS, **_LARGER)), 4_000),
+    "D4PG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(policy_learning_rate=1e-3, **_RETURNS, **_LARGER)), 2_000),
     "DDPG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(critic="scalar", policy_learning_rate=1e-3, **_LARGER)), 4_000),
-    "DMPO": (mpo.MPOBuilder(mpo.MPOConfig(critic="distributional", **_RETURNS, **_MPO)), 4_000),
+    "DMPO": (mpo.MPOBuilder(mpo.MPOConfig(critic="distributional", **_RETURNS, **_MPO)), 2_500),
     "MPO": (mpo.MPOBuilder(mpo.MPOConfig(**_MPO)), 4_000),
     "SAC": (sac.SACBuilder(sac.SACConfig(temperature=0.01, **_SMALL)), 600),
     "TD3": (td3.TD3Builder(td3.TD3Config(exploration_noise=0.3, **_SMALL)), 600),
