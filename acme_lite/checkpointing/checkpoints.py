@@ -244,7 +244,7 @@ def _read_arrays(path: pathlib.Path, layout: Sequence[Any]) -> list[np.ndarray]:
         if described is None:
             arrays.append(np.asarray(named[str(index)]))
         else:
-            dtype, shape = np.dtype(described[0]), described[1]
+            dtype, shape = trees.find_dtype(described[0]), described[1]
             end = begin + dtype.itemsize * math.prod(shape)
             arrays.append(np.frombuffer(small[begin:end].tobytes(), dtype).reshape(shape).copy())
             begin = end

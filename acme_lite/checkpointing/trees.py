@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _PLAIN = (type(None), bool, int, float, str)
@@ -57,6 +58,11 @@ def unflatten(description: Any, leaves: Leaves) -> Any:
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"description must be one that `flatten` gave, got {description!r}.") from None
     return build(content, leaves)
+
+
+def find_dtype(name: str) -> np.dtype:
+    """Returns the type of numbers of this name, of JAX's where NumPy has none: TensorFlow has another bfloat16."""
+    return np.dtype(getattr(jnp, name, name))
 
 
 def _describe(value: Any, path: str, leaves: Leaves) -> Any:
@@ -140,7 +146,7 @@ _BUILDERS: dict[str, Callable[[Any, Leaves], Any]] = {
     "scalar": lambda content, leaves: unflatten(content, leaves)[()],
     "array": lambda index, leaves: leaves.arrays[index],
     "bool": lambda index, leaves: leaves.arrays[index].view(np.bool_),
-    "empty": lambda content, leaves: np.empty(content[0], content[1]),
+    "empty": lambda content, leaves: np.empty(content[0], find_dtype(content[1])),
     "folder": lambda index, leaves: leaves.folders[index],
     "record": _build_record,
 }

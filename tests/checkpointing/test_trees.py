@@ -17,6 +17,7 @@ import optax
 import pytest
 
 from acme_lite import checkpointing, replay
+from acme_lite.checkpointing import trees
 
 
 class Pair(NamedTuple):
@@ -56,6 +57,12 @@ STATES = {
     "records": Pair(replay.SampleInfo(np.arange(3), np.ones(3), 7), [Pair(1, None)]),
     "optimiser": optax.adam(1e-3).init({"mlp/~/linear": {"w": jnp.ones((2, 2))}}),
 }
+
+
+def test_types_of_numbers_are_those_of_jax_where_tensorflow_has_others_of_their_names():
+    pytest.importorskip("tensorflow")
+    assert trees.find_dtype("bfloat16") == jnp.bfloat16
+    assert trees.find_dtype("float32") == np.float32
 
 
 @pytest.mark.parametrize("name", STATES)
