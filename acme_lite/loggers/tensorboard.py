@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import os
 import pathlib
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -19,6 +20,9 @@ from acme_lite.loggers import scalars
 _FLUSH_PERIOD_SECONDS = 1.0
 # Event files of one process that are made within a second would have the same name otherwise.
 _serial_numbers = itertools.count()
+
+_IMPORTING = threading.Lock()
+"""The package's modules import each other: of two threads that begin at once one would find them half made."""
 
 
 class TensorBoardLogger:
@@ -44,10 +48,11 @@ class TensorBoardLogger:
         self._events: Any = None
 
     def write(self, row: Mapping[str, Any]) -> None:
-        from tensorboardX.proto import event_pb2, summary_pb2
+        with _IMPORTING:
+            from tensorboardX.proto import event_pb2, summary_pb2
 
-        if self._events is None:
-            self._events = self._open()
+            if self._events is None:
+                self._events = self._open()
         cells = {name: scalars.to_scalar(name, value) for name, value in row.items()}
         self._step = int(cells.get(self._step_key, self._step))
         values = [
