@@ -200,6 +200,31 @@ class TestTensorBoardLogger:
         assert not (tmp_path / "events").exists()
 
 
+_FIRST_ROWS_AT_ONCE = """
+import sys, threading
+from acme_lite import loggers
+sys.setswitchinterval(1e-5)  # threads take turns often, within imports, too
+names, written = ["sys", "tensorboardX", "tensorboardX.torchvis", "tensorboardX.writer", "tensorboardX.proto"], []
+def write(name):
+    logger = loggers.TensorBoardLogger(sys.argv[1], name)
+    while name not in sys.modules: pass  # the first thread has come so far
+    logger.write({"actor_steps": 1, "episode_return": 2.0})
+    logger.close()
+    written.append(name)
+threads = [threading.Thread(target=write, args=(name,)) for name in names]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+assert sorted(written) == sorted(names), written
+"""
+
+
+def test_threads_write_their_first_rows_to_tensorboard_at_once(tmp_path):
+    command = [sys.executable, "-c", _FIRST_ROWS_AT_ONCE, str(tmp_path)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.iterdir())) == 5
+
+
 def test_in_memory_logger_keeps_rows():
     logger = loggers.InMemoryLogger()
     row = {"steps": np.int64(1)}
