@@ -210,9 +210,8 @@ def _write_arrays(path: pathlib.Path, arrays: Sequence[np.ndarray]) -> list[Any]
     native = [array.astype(array.dtype.newbyteorder("="), copy=False) for array in arrays]
     layout = [[array.dtype.name, list(array.shape)] if array.nbytes < _SMALL_BYTES else None for array in native]
     named = {str(index): array for index, array in enumerate(native) if layout[index] is None}
-    small = [np.frombuffer(array.tobytes(), np.uint8) for array in native if array.nbytes < _SMALL_BYTES]
-    if small:
-        named[_SMALL] = np.concatenate(small)
+    if small := b"".join(array.tobytes() for array, described in zip(native, layout, strict=True) if described):
+        named[_SMALL] = np.frombuffer(small, np.uint8)
     if named:
         with ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
             checkpointer.save(path.absolute(), named)

@@ -1,9 +1,5 @@
 """The actor shell: keys, recurrent state, extras, variables, compilation."""
 
-import os
-import subprocess
-import sys
-
 import dm_env
 import jax
 import jax.numpy as jnp
@@ -11,6 +7,7 @@ import numpy as np
 import pytest
 
 from acme_lite import _runtime, acting, specs
+from tests import two_devices
 
 
 class Variables:
@@ -163,15 +160,15 @@ def test_a_number_of_members_below_one_is_refused():
 
 _ACTS_ELSEWHERE = """
 import jax, jax.numpy as jnp, numpy as np
-from acme_lite import _runtime, acting
+from acme_lite import acting
 from tests.acting import test_policy_actor as common
 first, second = jax.local_devices()
 source = common.Variables(jax.device_put(jnp.float32(2), first))
 assert source.policy.devices() == {first}
 results = []
 for device in (None, first, second):
-    actor = acting.PolicyActor(common.counting_policy(), source, key=jax.random.key(0), num_envs=2, device=device)
-    recorder = actor._adder = common.Recorder()
+    recorder, settings = common.Recorder(), dict(key=jax.random.key(0), num_envs=2, device=device)
+    actor = acting.PolicyActor(common.counting_policy(), source, recorder, **settings)
     actor.observe_first(common.make_timestep([common.FIRST] * 2, np.ones(2, np.float32)))
     for _ in range(3):
         action = actor.select_action(np.ones(2, np.float32))
@@ -187,17 +184,7 @@ print("the same")
 
 
 def test_acting_on_another_device_than_the_variables_are_on_gives_the_same():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(
-        [sys.executable, "-c", _ACTS_ELSEWHERE],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "the same"
+    assert two_devices.run(_ACTS_ELSEWHERE) == "the same"
 
 
 def test_actors_act_on_the_cpu_beside_an_accelerator(monkeypatch):

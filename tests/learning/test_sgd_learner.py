@@ -1,8 +1,5 @@
 """The learner shell: calls, scans, overlap, devices, priorities, metrics, saving."""
 
-import os
-import subprocess
-import sys
 import threading
 
 import jax
@@ -12,6 +9,7 @@ import optax
 import pytest
 
 from acme_lite import counting, learning, loggers, replay
+from tests import two_devices
 
 
 class Batches:
@@ -298,9 +296,4 @@ def test_a_device_is_needed():
 
 
 def test_two_devices_give_the_result_of_either():
-    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
-    result = subprocess.run(
-        [sys.executable, "-c", _TWO_DEVICES], env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert result.returncode == 0, result.stderr
-    assert result.stdout.strip() == "the same"
+    assert two_devices.run(_TWO_DEVICES) == "the same"
