@@ -127,6 +127,10 @@ class Curves:
     results: str = "docs/results"
     """Where CSV files, plots and the table of means go."""
 
+    def __post_init__(self) -> None:
+        if self.at_once < 1 or (self.cores and self.at_once != 1):
+            raise ValueError(f"at_once must be at least 1, and 1 where cores are given, got {self.at_once}.")
+
     @property
     def variant(self) -> tuple[str, ...]:
         """What the curves of these runs have other than those of the named configs, as name=value."""
@@ -422,7 +426,7 @@ def summarise(results: pathlib.Path, variant: Sequence[str]) -> None:
         "# Learning curves beside published ones",
         "",
         f"Means over seeds of evaluation returns, {', '.join(variant) or 'settings of the named configs'}.",
-        f"Written on {machine}.",
+        f"Written on {machine}; where the curves were made, the agents' pages say.",
         "A mean reaches the published one if the upper end of its 95 % bootstrap interval is at least 0.95 of that.",
         "",
         "| task | agent | steps | seeds | mean | interval | published | 0.95 x published | reached |",

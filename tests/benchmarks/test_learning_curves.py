@@ -140,6 +140,12 @@ def test_what_changes_a_curve_stands_in_the_names(learning_curves):
     assert (plain.curves.variant, plain.directory.name) == ((), "gym-CartPole-v1_dqn_seed2_100000")
 
 
+@pytest.mark.parametrize("settings", [{"at_once": 0}, {"at_once": 2, "cores": (0,)}])
+def test_runs_at_once_are_refused_where_they_make_no_sense(learning_curves, settings):
+    with pytest.raises(ValueError, match="at_once must be at least 1, and 1 where cores are given"):
+        learning_curves.Curves(**settings)
+
+
 def test_a_run_on_a_core_has_one_thread_for_linear_algebra(learning_curves, tmp_path, monkeypatch):
     script = tmp_path / "show_threads.py"
     script.write_text(SHOW_THREADS)
