@@ -36,8 +36,7 @@ def jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
 def acting_device() -> jax.Device | None:
     """Returns the device on which to act: None, the default one, where there is no other device than the CPU.
 
-    Beside an accelerator it is the CPU: what batches of a few observations cost there is less than the way to the
-    accelerator and back, and a learner that is at work in it does not hold up the actor.
+    Beside an accelerator it is the CPU, where a learner that is at work in the accelerator does not hold up the actor.
     """
     if jax.default_backend() == "cpu":
         return None

@@ -105,7 +105,7 @@ class PolicyActor:
         (source,) = self._variables.get_variables(("policy",))
         if source is not self._source:
             self._source = source
-            # By way of the host, where all leaves are fetched at once; from device to device each would wait its turn.
+            # By way of the host: `device_get` starts the copies of all leaves before it waits for the first.
             self._params = source if self._device is None else jax.device_put(jax.device_get(source), self._device)
 
 

@@ -20,7 +20,7 @@ from acme_lite.agents.mpo import networks as mpo_networks
 class MPOConfig:
     """Settings of MPO. The defaults are those of the DeepMind control suite in Hoffman et al., Acme (2020).
 
-    With these the published curves were made that ours are compared with.
+    With these, but for `initial_std`, the published curves were made that ours are compared with.
     """
 
     critic: Literal["distributional", "scalar"] = "scalar"
@@ -56,7 +56,7 @@ class MPOConfig:
     initial_log_alpha_std: float = 1_000.0
     """Parameter of the multiplier of `epsilon_std` at the start (Acme)."""
     initial_std: float = 0.7
-    """Standard deviation of the first policy, where the bounds are -1 and 1 (Acme's control examples)."""
+    """Standard deviation of the first policy, where the bounds are -1 and 1 (Acme in JAX; 0.3 in TensorFlow)."""
     dual_learning_rate: float | learning.LinearSchedule = 1e-2
     """Adam's step size for the multipliers (Acme): a number or a schedule over learner steps."""
     policy_learning_rate: float | learning.LinearSchedule = 1e-4
