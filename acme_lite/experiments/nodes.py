@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from acme_lite import _runtime, acting, core, loggers, replay, specs
+from acme_lite import _runtime, acting, checkpointing, core, loggers, replay, specs
 from acme_lite.environment_loop import EnvironmentLoop, Episode
 from acme_lite.experiments import (
     checkpoints,
@@ -88,7 +88,8 @@ class ReplayService:
     """The Reverb server, and its checkpoints.
 
     The learner opens it, once. Where it takes the place of one that died, it opens itself: from the newest checkpoint
-    that the coordinator knows of or, where that is gone, from the newest that the server has left.
+    that the coordinator knows of or, where that is gone, from the newest that the server has left. Where what it finds
+    is damaged, it takes the newest of the run's own checkpoints that is whole.
     """
 
     def __init__(self, program: ProgramSettings, address: Any, coordinator: Any):
@@ -99,8 +100,7 @@ class ReplayService:
         self._lock = threading.Lock()
         self._record = left = coordinator.get_replay()
         if left is not None:
-            gone = left.checkpoint is None or not left.checkpoint["checkpoint"].exists()
-            self._start(dataclasses.replace(left, checkpoint=None if gone else left.checkpoint))
+            self._take_over(left)
             self.keep_record()
             lost = left.num_inserts - self._record.num_inserts
             source = "from its last checkpoint" if self._record.num_inserts else "empty, since there is no checkpoint"
@@ -122,11 +122,26 @@ class ReplayService:
             self._start(record)
         self.keep_record()
 
+    def _take_over(self, left: coordination.ReplayRecord) -> None:
+        gone = left.checkpoint is None or not left.checkpoint["checkpoint"].exists()
+        try:
+            self._start(dataclasses.replace(left, checkpoint=None if gone else left.checkpoint))
+        except checkpointing.CheckpointError as error:
+            launching.say(f"{error} The one before it is taken.")
+            directory, settings = pathlib.Path(left.directory), self._program.experiment.checkpointing
+            assert settings is not None, "there was a checkpoint"
+            parts.remove_server_files(directory)
+            loaded = checkpoints.open_checkpoints(settings, directory).load_newest()
+            self._start(dataclasses.replace(left, checkpoint=None if loaded is None else loaded[0]["replay"]))
+
     def _start(self, record: coordination.ReplayRecord) -> None:
         tables, directory = self._program.plan().tables, pathlib.Path(record.directory)
-        started = parts.make_replay("reverb", tables, directory, port=self._port, prefetch=True)
-        if record.checkpoint is not None:
-            started.restore(record.checkpoint)
+        with contextlib.ExitStack() as stack:
+            started = parts.make_replay("reverb", tables, directory, port=self._port, prefetch=True)
+            stack.callback(started.close)
+            if record.checkpoint is not None:
+                started.restore(record.checkpoint)
+            stack.pop_all()
         self._record, self._replay = record, started
 
     def save(self) -> dict[str, pathlib.Path] | None:

@@ -14,7 +14,7 @@ from acme_lite import _runtime
 _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
-from acme_lite import experiments  # noqa: E402  # after the check for Launchpad
+from acme_lite import checkpointing, experiments  # noqa: E402  # after the check for Launchpad
 from acme_lite.experiments import coordination, nodes  # noqa: E402
 from tests.replay import steps  # noqa: E402
 
@@ -108,6 +108,43 @@ def test_it_goes_on_from_the_checkpoint_that_it_was_opened_with(make_program, tm
     shutil.rmtree(kept)
     assert num_inserts(program.start()) == 0
     assert "empty, since there is no checkpoint; at least 4 inserted items are lost" in capsys.readouterr().out
+
+
+def test_it_goes_on_from_the_checkpoint_before_one_that_is_damaged(make_program, tmp_path, capsys):
+    program = make_program()
+    service = program.start()
+    service.open(str(tmp_path), None)
+    of_run = checkpointing.Checkpoints(tmp_path / "checkpoints")
+    saved = []
+    for _ in range(2):
+        insert(service, 3)
+        saved.append(service.save()["checkpoint"])
+        of_run.save({"replay": {"checkpoint": saved[-1]}}, {})
+    damage(saved[1])
+    assert num_inserts(program.start()) == 3
+    said = capsys.readouterr().out
+    assert str(saved[1]) in said
+    assert "The one before it is taken" in said
+    assert "at least 3 inserted items are lost" in said
+
+
+def test_it_says_so_where_all_checkpoints_are_damaged(make_program, tmp_path):
+    program = make_program()
+    service = program.start()
+    service.open(str(tmp_path), None)
+    insert(service, 3)
+    saved = service.save()["checkpoint"]
+    checkpointing.Checkpoints(tmp_path / "checkpoints").save({"replay": {"checkpoint": saved}}, {})
+    damage(saved)
+    with pytest.raises(checkpointing.CheckpointError, match="None of the run's checkpoints can be read"):
+        program.start()
+
+
+def damage(checkpoint):
+    """Takes away the end of a file, in every link to it."""
+    path = max(checkpoint.glob("*.tfrecord"), key=lambda path: path.stat().st_size)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
 
 
 def test_it_begins_empty_whatever_another_program_has_left(make_program, tmp_path):
