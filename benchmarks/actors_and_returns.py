@@ -51,6 +51,7 @@ TASKS = {
     "dqn-catch": Task("dqn", "bsuite:catch/0", 30_000),
     "dqn-cartpole": Task("dqn", "gym:CartPole-v1", 100_000),
     "ppo-cartpole": Task("ppo", "gym:CartPole-v1", 100_000, num_envs=8),
+    "d4pg-swingup": Task("d4pg", "dm_control:cartpole:swingup", 100_000),
 }
 
 
