@@ -5,7 +5,7 @@ Specs are those of `dm_env`, always of one member of a vector environment (no `[
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from dm_env import specs as dm_specs
@@ -73,6 +73,11 @@ def inward_bounds(spec: dm_specs.Array, dtype: np.dtype) -> tuple[np.ndarray, np
     inner_high = np.where(high > maximum, np.nextafter(high, dtype.type(-np.inf)), high)
     some = inner_low <= inner_high
     return np.where(some, inner_low, low), np.where(some, inner_high, high)
+
+
+def would_round(value: Any, dtype: np.dtype) -> bool:
+    """Returns whether casting to a dtype would make whole numbers of floats."""
+    return dtype.kind in "iub" and np.asarray(value).dtype.kind in "fc"
 
 
 def zeros(spec: types.SpecTree, batch_shape: tuple[int, ...] = ()) -> types.ArrayTree:

@@ -80,6 +80,8 @@ class SequenceAdder:
             raise ValueError(f"period must be in [1, length={length}], got {period}.")
         if min_length < 2:
             raise ValueError(f"min_length must be at least 2, got {min_length}.")
+        if min_length > max(2, length):
+            raise ValueError(f"min_length must be at most length={length}, got {min_length}.")
         self._writer = writer
         self._length = length
         self._min_length = min_length

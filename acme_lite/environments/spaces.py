@@ -6,6 +6,7 @@ Everything has 32 bits on the side of the specs. `Box`, `Discrete`, `MultiDiscre
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Callable
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 from dm_env import specs as dm_specs
 from gymnasium import spaces
 
-from acme_lite import types
+from acme_lite import specs, types
 from acme_lite.environments import wrappers
 
 
@@ -72,9 +73,18 @@ def make_decoder(space: gymnasium.Space, *, copy: bool = False) -> Callable[[Any
         start = space.start
         return lambda value: np.asarray(value - start, np.int32)
     dtype = make_observation_spec(space).dtype
+    if dtype.kind in "iub":
+        return functools.partial(_whole_numbers, dtype=dtype, copy=copy)
     if copy:
         return lambda value: np.array(value, dtype)
     return lambda value: np.asarray(value, dtype)
+
+
+def _whole_numbers(value: Any, *, dtype: np.dtype, copy: bool) -> np.ndarray:
+    array = np.asarray(value)
+    if specs.would_round(array, dtype):
+        raise ValueError(f"An observation must have whole numbers, since its space is of {dtype}, got {array.dtype}.")
+    return array.astype(dtype, copy=copy)
 
 
 def make_encoder(space: gymnasium.Space, *, batched: bool = False) -> Callable[[types.ArrayTree], Any]:

@@ -106,7 +106,7 @@ class SyncVectorEnvironment:
         num_axes: int,
     ) -> dm_env.TimeStep:
         """As `step`, for one member in the middle of an episode whose observation and action are single arrays."""
-        if len(action) != 1:
+        if action.shape[:1] != (1,):
             raise self._wrong_action(action)
         step_type, reward, discount, observation = self.environments[0].step(action[0])
         if step_type is _MID:  # comparing enumerations, or hashing them, runs Python code
@@ -132,6 +132,10 @@ class SyncVectorEnvironment:
             if np.shape(leaf) != spec.shape:
                 raise ValueError(
                     f"environments[{member}] gave an observation {np.shape(leaf)} where its spec is {spec}."
+                )
+            if specs.would_round(leaf, spec.dtype):
+                raise ValueError(
+                    f"environments[{member}] gave an observation of {np.asarray(leaf).dtype} where its spec is {spec}."
                 )
         self._episodes[member] += 1
         self._ended[member] = False

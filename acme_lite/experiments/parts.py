@@ -6,6 +6,7 @@ import contextlib
 import functools
 import pathlib
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -254,7 +255,14 @@ def make_replay(
     """
     if name == "local":
         return replay.LocalReplay(tables)
-    return replay.ReverbReplay(tables, port=port, checkpoint_directory=directory / _REVERB_FOLDER, prefetch=prefetch)
+    return replay.ReverbReplay(
+        tables,
+        port=port,
+        checkpoint_directory=directory / _REVERB_FOLDER,
+        prefetch=prefetch,
+        # Whoever learns in the thread that writes cannot wait there: it asks the limiter before each step.
+        max_in_flight_items=sys.maxsize,
+    )
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from acme_lite.learning.learner_core import OPTIMIZERS, LearnerCore, LearnerOutput, gradient_step, make_optimizer
 from acme_lite.learning.masking import masked_mean
 from acme_lite.learning.normalization import NormalizedState, normalize_observations
-from acme_lite.learning.prioritization import importance_weights
+from acme_lite.learning.prioritization import importance_weights, sample_weights
 from acme_lite.learning.schedules import LinearSchedule, value_at
 from acme_lite.learning.sgd_learner import NonFiniteMetricError, SGDLearner
 
@@ -20,5 +20,6 @@ __all__ = [
     "make_optimizer",
     "masked_mean",
     "normalize_observations",
+    "sample_weights",
     "value_at",
 ]

@@ -75,6 +75,8 @@ class TensorBoardLogger:
     def restore(self, state: int) -> None:
         self._step = state
         self._purge_step = state + 1
+        self.close()
+        self._events = None
 
     def close(self) -> None:
         if self._events is not None:

@@ -16,6 +16,11 @@ class ZippedDataset:
     def __init__(self, datasets: tuple[interface.Dataset, ...]):
         if not datasets:
             raise ValueError("datasets must hold at least one dataset, got none.")
+        sources = [source for dataset in datasets if (source := getattr(dataset, "source", None)) is not None]
+        if len(set(sources)) < len(sources):
+            # There may be items for each of them alone and not for both: whoever asked `ready` would wait for ever.
+            names = [name for _, name in sources]
+            raise ValueError(f"datasets must be of different tables where their limiters hold back, got {names}.")
         self._datasets = datasets
         self._drawn: list[interface.Sample] = []
 

@@ -71,6 +71,7 @@ class LocalReplay:
         # Without the lock: a look at counts, which may have changed anyway by the time that the caller acts on it.
         if table is not None:
             return self._store.table(table).can_insert(num_items)
+        self._store.check_open()
         for one in self._store.tables.values():  # noqa: SIM110 - a generator takes three times as long
             if not one.can_insert(num_items):
                 return False
@@ -130,6 +131,11 @@ class LocalDataset:
             store.admit()
             store.notify()
         return sample
+
+    @property
+    def source(self) -> tuple[int, str] | None:
+        """Which table the samples are of; None where it never holds any back once there are some."""
+        return (id(self._store), self._table) if self._store.table(self._table).declaration.holds_back else None
 
     def ready(self) -> bool:
         with self._store.lock:

@@ -145,9 +145,13 @@ class LocalWriter:
             target = store.tables.get(table) or store.table(table)
             if self._closed:
                 self._raise_closed()
-            if len(starts) == 1 and target.is_transitions and self._one_lane:
-                priority = 1.0 if priorities is None else priorities.item(0)
-                self._create_transition(target, streams.item(0), starts.item(0), lengths.item(0), priority, values)
+            arrays = (streams, starts, lengths) if priorities is None else (streams, starts, lengths, priorities)
+            if (
+                target.is_transitions
+                and self._one_lane
+                and all(type(one) is np.ndarray and one.size == 1 for one in arrays)
+            ):
+                self._create_transition(target, *(one.item() for one in arrays), values=values)
             else:
                 target.create(self, self._make_items(target, streams, starts, lengths, priorities, values))
             if store.num_waiting:
@@ -166,9 +170,11 @@ class LocalWriter:
                     self, self._make_items(target, np.arange(self.num_streams), starts, lengths, None, values)
                 )
             elif self.num_streams == 1:
-                self._create_transition(target, 0, start, length, 1.0, values)
+                self._create_transition(target, 0, start, length, values=values)
             else:
                 self._check_window(target, 0, start, length)
+                if any(len(array) != self.num_streams for array in values):
+                    raise self._wrong_values(values, self.num_streams)
                 first, last = (self._offsets + self._first_rows[row & self._mask] for row in (start, start + length))
                 target.create(self, Items((first, last, *values), None))
             if store.num_waiting:
@@ -196,9 +202,7 @@ class LocalWriter:
             ValueError: the replay holds no such rows, or of another number of streams.
         """
         with self._lock:
-            rows = self._store.restored_writer(state)
-            if rows["num_streams"] != self.num_streams:
-                raise ValueError(f"state must be of a writer of {self.num_streams} streams, got {rows['num_streams']}.")
+            rows = self._store.restored_writer(state, self.num_streams)
             self.end()
             self._closed = False
             self._restore_rows(rows)
@@ -247,6 +251,12 @@ class LocalWriter:
         self._step = self._steps_per_block
         self._fields_checked = False
 
+    def forget_items(self) -> None:
+        """Forgets which items refer to its rows: others have taken the place of all."""
+        none = [-1] * len(self.newest_keys)
+        self.newest_keys = list(none)
+        self._kept = [kept._replace(newest_keys=none) for kept in self._kept]
+
     def held_blocks(self) -> list[int]:
         """Returns the blocks of all rows that new items may refer to."""
         return [block for kept in self._kept for block in kept.blocks]
@@ -291,16 +301,22 @@ class LocalWriter:
         stream: int,
         start: int,
         length: int,
-        priority: float,
+        priority: float = 1.0,
+        *,
         values: types.ArrayTree,
     ) -> None:
         """Creates one item without small arrays, where a step's rows are consecutive."""
         self._check_window(table, stream, start, length)
         first_rows, mask = self._first_rows, self._mask
         reward, discount = values
+        if len(reward) != 1 or len(discount) != 1:
+            raise self._wrong_values(values, 1)
         # Python's numbers: NumPy's scalars take twice as long.
         first, last = first_rows[start & mask] + stream, first_rows[(start + length) & mask] + stream
-        table.create_one(self, (first, last, reward.item(0), discount.item(0)), priority)
+        table.create_one(self, (first, last, reward.item(), discount.item()), priority)
+
+    def _wrong_values(self, values: types.ArrayTree, num_items: int) -> ValueError:
+        return ValueError(f"values must have {num_items} entries each, got {[len(array) for array in values]}.")
 
     def _check_window(self, table: LocalTable, stream: int, start: int, length: int) -> None:
         if not (

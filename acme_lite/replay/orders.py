@@ -3,8 +3,8 @@
 An item's key is the number of items inserted before it. Slots are places in the table's columns.
 
 Draws are made item by item, as by a Reverb server, also within a batch: `Uniform` and `Prioritized` draw with
-replacement, `Fifo` and `Lifo` draw the oldest or newest item again and again until `max_times_sampled` removes it. Only
-then does the next draw, also of the same batch, go to the next item.
+replacement (uniformly where all priorities are 0), `Fifo` and `Lifo` draw the oldest or newest item again and again
+until `max_times_sampled` removes it. Only then does the next draw, also of the same batch, go to the next item.
 """
 
 from __future__ import annotations
@@ -120,17 +120,17 @@ class Priorities:
     def set(self, slots: np.ndarray, priorities: np.ndarray) -> None:
         self._tree.set(slots, priorities**self._exponent)
 
-    def draw(self, num: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Returns `[num]` slots and the probabilities with which they were drawn.
+    def draw(self, num: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray] | None:
+        """Returns `[num]` slots and the probabilities with which they were drawn; None if all priorities are 0.
 
         Raises:
-            ValueError: the priorities of all items are 0, or their sum is beyond float64.
+            ValueError: the sum of the priorities is beyond float64.
         """
         with np.errstate(over="ignore"):  # it is told below
             self._refresh()
         total = self._tree.total
         if not total > 0:
-            raise ValueError("The priorities of all items are 0: none can be drawn.")
+            return None
         if total == np.inf:
             raise ValueError(
                 f"The priorities of all items, raised to the exponent, add up to {total}: none can be drawn."
@@ -218,15 +218,15 @@ class Ring:
         return self.size > 0
 
     def draw(self, num: int, rng: np.random.Generator) -> Draw:
-        if isinstance(self._sampler, tables.Uniform):
+        if self._priorities is not None and (drawn := self._priorities.draw(num, rng)) is not None:
+            slots, probabilities = drawn
+            return Draw(slots, self._keys_of(slots), probabilities)
+        if isinstance(self._sampler, (tables.Uniform, tables.Prioritized)):
             size = self.size
             slots = _below(size, num, rng)
             if size < self.num_slots and self.oldest_key:
                 slots = (slots + self.oldest_key) % self.num_slots
             return Draw(slots, self._keys_of(slots), _filled(num, 1.0 / size))
-        if self._priorities is not None:
-            slots, probabilities = self._priorities.draw(num, rng)
-            return Draw(slots, self._keys_of(slots), probabilities)
         if isinstance(self._sampler, tables.Lifo):
             keys = np.full(num, self.next_key - 1)
         elif self._max_times_sampled:
@@ -359,7 +359,7 @@ class Sparse:
         while num:
             slots, probabilities = self._propose(num, rng)
             allowed = _rank(slots) < self._draws_left[slots]
-            slots, probabilities = slots[allowed], probabilities[allowed]
+            slots, probabilities = slots[allowed], self._one_by_one(slots[allowed], probabilities[allowed])
             rounds.append((slots, self._keys[slots], probabilities))
             self._count_draws(slots)
             num -= len(slots)
@@ -374,12 +374,20 @@ class Sparse:
             slots = np.repeat(self.slots()[-num:][::-1], self._max_times_sampled)
             slots = slots[_rank(slots) < self._draws_left[slots]][:num]
             return slots, np.ones(len(slots))
-        if self._priorities is not None:
-            return self._priorities.draw(num, rng)
+        if self._priorities is not None and (drawn := self._priorities.draw(num, rng)) is not None:
+            return drawn
         probabilities = _filled(num, 1.0 / self._size)
         if 2 * self._size < self._tail - self._head:
             return self.slots()[_below(self._size, num, rng)], probabilities
         return self._head + _below(self._tail - self._head, num, rng), probabilities
+
+    def _one_by_one(self, slots: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+        """Returns the probabilities where an item's last draw leaves its part of all to those that come after."""
+        if isinstance(self._sampler, tables.Lifo):
+            return probabilities
+        left = np.where(_rank(slots) == self._draws_left[slots] - 1, probabilities, 0.0)
+        # Rounding must not leave less than the draw's own part.
+        return probabilities / np.maximum(1 - (np.cumsum(left) - left), probabilities)
 
     def _count_draws(self, slots: np.ndarray) -> None:
         np.subtract.at(self._draws_left, slots, 1)

@@ -12,6 +12,8 @@ import dataclasses
 import math
 from typing import NamedTuple, Protocol
 
+from acme_lite import checks
+
 
 class Counts(NamedTuple):
     """What a limiter decides on.
@@ -69,8 +71,7 @@ class MinSize:
     min_size: int = 1
 
     def __post_init__(self):
-        if self.min_size < 1:
-            raise ValueError(f"MinSize.min_size must be at least 1, got {self.min_size}.")
+        checks.at_least(self, 1, "min_size")
 
     @property
     def min_size_to_sample(self) -> int:
@@ -118,8 +119,7 @@ class SampleToInsertRatio:
             raise ValueError(
                 f"SampleToInsertRatio.samples_per_insert must be a finite number > 0, got {self.samples_per_insert}."
             )
-        if self.min_size < 1:
-            raise ValueError(f"SampleToInsertRatio.min_size must be at least 1, got {self.min_size}.")
+        checks.at_least(self, 1, "min_size")
         least = 2 * max(1.0, self.samples_per_insert)
         if not self.error_buffer >= least:
             raise ValueError(
@@ -175,8 +175,7 @@ class Queue:
     size: int
 
     def __post_init__(self):
-        if self.size < 1:
-            raise ValueError(f"Queue.size must be at least 1, got {self.size}.")
+        checks.at_least(self, 1, "size")
 
     @property
     def min_size_to_sample(self) -> int:

@@ -43,6 +43,11 @@ class ReverbDataset:
         assert sample is not None
         return sample
 
+    @property
+    def source(self) -> tuple[int, str] | None:
+        """Which table the samples are of; None where it never holds any back once there are some."""
+        return (id(self._link), self._table.name) if self._table.holds_back else None
+
     def ready(self) -> bool:
         self._check_open()
         return _can_sample(self._link, self._table, self._num_items)
@@ -131,6 +136,11 @@ class PrefetchingReverbDataset:
             self._changed.notify_all()
         assert sample is not None
         return sample
+
+    @property
+    def source(self) -> tuple[int, str] | None:
+        """Which table the samples are of; None where it never holds any back once there are some."""
+        return (id(self._link), self._table.name) if self._table.holds_back else None
 
     def ready(self) -> bool:
         return self._has_drawn() or (self._plans and _can_sample(self._link, self._table, self._num_items))

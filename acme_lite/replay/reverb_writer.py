@@ -190,7 +190,8 @@ class ReverbWriter:
         self._writer = link.client.NewTrajectoryWriter(chunker(1, 1), False)
         for column in range(self._num_before):
             run = self._num_kept if column >= 2 * self.num_streams else 1
-            self._writer.ConfigureChunker(column, chunker(run, self._num_kept))
+            # A row is sent when an item first refers to it: of those sent since, as many may be older as newer.
+            self._writer.ConfigureChunker(column, chunker(run, 2 * self._num_kept))
         self._row_refs = np.full((self._num_kept, self.num_streams), None)
         self._frame_refs = np.full((self._num_kept, self.num_streams), None)
         self._zero_refs: list[list[Any]] = [[], []]

@@ -75,6 +75,8 @@ class Columns:
                     f"{self._name} must have leaves of shape [{num_streams}, ...] with the shapes of its spec, got "
                     f"{np.shape(leaf)} for {spec}."
                 )
+            if specs.would_round(leaf, spec.dtype):
+                raise ValueError(f"{self._name} must have whole numbers for {spec}, got {np.asarray(leaf).dtype}.")
 
     def write(self, index: slice | np.ndarray, tree: types.ArrayTree) -> None:
         """Writes a tree with leaves `[N, ...]` to N rows; of a stack of frames, the newest frame."""

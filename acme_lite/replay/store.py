@@ -183,32 +183,34 @@ class Store:
         try:
             return self.tables[name]
         except KeyError:
-            self._check_open()
+            self.check_open()
             raise KeyError(f"There is no table {name!r}; there are {sorted(self.tables)}.") from None
 
     def add_writer(self, writer: Any) -> int:
         """Notes a writer, which `save` asks for its rows and `close` must end; returns its number."""
-        self._check_open()
+        self.check_open()
         self._num_writers += 1
         self._writers[self._num_writers] = writer
         return self._num_writers
 
-    def restored_writer(self, number: int) -> dict[str, Any]:
+    def restored_writer(self, number: int, num_streams: int) -> dict[str, Any]:
         """Returns, once, the state of a writer that was open when the contents were saved; holds its blocks.
 
         Raises:
-            ValueError: there is none.
+            ValueError: there is none, or one of another number of streams.
         """
-        try:
-            return self._restored_writers.pop(number)
-        except KeyError:
+        writer = self._restored_writers.get(number)
+        if writer is None:
             raise ValueError(
                 f"The rows of writer {number} are not here: restore the replay first, from what was saved with it."
-            ) from None
+            )
+        if writer["num_streams"] != num_streams:
+            raise ValueError(f"state must be of a writer of {num_streams} streams, got {writer['num_streams']}.")
+        return self._restored_writers.pop(number)
 
     def take_block(self) -> int:
         """Returns a block for one holder; removes the oldest items where there is no other way."""
-        self._check_open()
+        self.check_open()
         block = self.blocks.take()
         if (block + 1) * self.block_rows > self.rows.num_rows:
             self.rows.grow((block + block // 4 + 64) * self.block_rows)
@@ -251,7 +253,7 @@ class Store:
                     _logger.warning("Has waited %.0f s for %s.", waited, describe())
                 left = _WARN_SECONDS if timeout_seconds is None else timeout_seconds - waited
                 self._changed.wait(min(left, _WARN_SECONDS))
-                self._check_open()
+                self.check_open()
         finally:
             self.num_waiting -= 1
 
@@ -302,6 +304,8 @@ class Store:
         for writer in self._restored_writers.values():
             self.blocks.hold(_kept_blocks(writer))
         self.blocks.restore(blocks, np.asarray(state["newest_keys"]))
+        for writer in self._writers.values():
+            writer.forget_items()
         self.notify()
 
     def close(self) -> None:
@@ -313,7 +317,8 @@ class Store:
         self.rows.free()
         self._changed.notify_all()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Raises RuntimeError if the replay was closed."""
         if self._closed:
             raise RuntimeError("The replay was closed.")
 

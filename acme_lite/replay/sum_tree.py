@@ -71,8 +71,8 @@ class SumTree:
         """
         leaves = self._descend(rng.random(num) * self._nodes[1])
         while True:
-            # Rounding can carry a draw past the last positive leaf of a subtree.
-            missed = np.flatnonzero(self._leaves.take(leaves, mode="clip") == 0)
+            # Rounding can carry a draw past the last positive leaf of a subtree; past all leaves, the nodes are 0.
+            missed = np.flatnonzero(self._nodes[self._first_leaf :].take(leaves, mode="clip") == 0)
             if not len(missed):
                 return leaves
             leaves[missed] = self._descend(rng.random(len(missed)) * self._nodes[1])

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from acme_lite import types
+from acme_lite import checks, types
 from acme_lite.replay import rate_limiters
 
 DEFAULT_TABLE = "replay"
@@ -56,8 +56,7 @@ class Transitions:
     n_step: int = 1
 
     def __post_init__(self):
-        if self.n_step < 1:
-            raise ValueError(f"Transitions.n_step must be at least 1, got {self.n_step}.")
+        checks.at_least(self, 1, "n_step")
 
     @property
     def window(self) -> int:
@@ -82,9 +81,8 @@ class Sequences:
     start: types.SpecTree = ()
 
     def __post_init__(self):
-        if self.length < 1:
-            raise ValueError(f"Sequences.length must be at least 1, got {self.length}.")
-        if not 1 <= self.period <= self.length:
+        checks.at_least(self, 1, "length", "period")
+        if self.period > self.length:
             raise ValueError(f"Sequences.period must be in [1, length={self.length}], got {self.period}.")
 
     @property
@@ -130,24 +128,27 @@ class Table:
     max_times_sampled: int = 0
 
     def __post_init__(self):
-        if self.max_size < 1:
-            raise ValueError(f"Table.max_size must be at least 1, got {self.max_size} (table {self.name!r}).")
-        if self.max_times_sampled < 0:
-            raise ValueError(
-                f"Table.max_times_sampled must be at least 0, got {self.max_times_sampled} (table {self.name!r})."
-            )
-        ratio = self.limiter.samples_per_insert if isinstance(self.limiter, rate_limiters.SampleToInsertRatio) else 0.0
-        if 0 < self.max_times_sampled < ratio:
-            raise ValueError(
-                f"Table {self.name!r} would come to a halt: samples_per_insert is {ratio} and max_times_sampled "
-                f"{self.max_times_sampled}."
-            )
+        checks.at_least(self, 1, "max_size")
+        checks.at_least(self, 0, "max_times_sampled")
+        if isinstance(self.limiter, rate_limiters.SampleToInsertRatio) and self.max_times_sampled:
+            self._check_ratio(self.limiter)
         if isinstance(self.limiter, rate_limiters.Queue):
             self._check_queue(self.limiter)
         if self.limiter.min_size_to_sample > self.max_size:
             raise ValueError(
                 f"Table {self.name!r} could never be sampled: its limiter waits for {self.limiter.min_size_to_sample} "
                 f"items and max_size is {self.max_size}."
+            )
+
+    def _check_ratio(self, limiter: rate_limiters.SampleToInsertRatio) -> None:
+        ratio = limiter.samples_per_insert
+        # Where both are equal, an item that the full table drops before its last draw is never made up for.
+        needed = math.ceil(ratio * limiter.min_size + limiter.error_buffer) if self.max_times_sampled == ratio else 0
+        if self.max_times_sampled < ratio or self.max_size < needed:
+            at_least = f" and max_size {self.max_size}, which must be at least {needed}" if needed else ""
+            raise ValueError(
+                f"Table {self.name!r} would come to a halt: samples_per_insert is {ratio}, max_times_sampled "
+                f"{self.max_times_sampled}{at_least}."
             )
 
     def _check_queue(self, limiter: rate_limiters.Queue) -> None:
@@ -161,6 +162,11 @@ class Table:
                 f"Table {self.name!r} would lose items before they are sampled: Queue.size is {limiter.size} and "
                 f"max_size is {self.max_size}."
             )
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether there may be items for one sample and not for two."""
+        return self.max_times_sampled > 0 or not isinstance(self.limiter, rate_limiters.MinSize)
 
     def check_dataset(self, num_items: int) -> None:
         """Raises ValueError if the table could never give so many items at once."""

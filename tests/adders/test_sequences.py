@@ -145,7 +145,7 @@ def test_windows_continue_where_a_loop_calls_add_first_for_every_episode():
     assert [item[:2] for item in writer.items_of(0)] == [(0, 4), (3, 4), (6, 4), (9, 4), (12, 4), (15, 4)]
 
 
-@pytest.mark.parametrize(("length", "period", "min_length"), [(0, 1, 2), (3, 0, 2), (3, 4, 2), (3, 2, 1)])
+@pytest.mark.parametrize(("length", "period", "min_length"), [(0, 1, 2), (3, 0, 2), (3, 4, 2), (3, 2, 1), (3, 2, 4)])
 def test_settings_out_of_range(length, period, min_length):
     writer = recorded.RecordingWriter(1, window=8)
     with pytest.raises(ValueError, match="must be"):

@@ -138,5 +138,5 @@ def test_a_loop_may_call_add_first_for_every_episode():
 
 @pytest.mark.parametrize(("n_step", "discount"), [(0, 0.9), (1, -0.1), (1, 1.1), (1, float("nan"))])
 def test_settings_out_of_range(n_step, discount):
-    with pytest.raises(ValueError, match=r"n_step must be at least 1|discount must be in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"n_step must be a whole number of at least 1|discount must be in \[0, 1\]"):
         make(1, n_step, discount)

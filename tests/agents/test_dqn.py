@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import core, learning, networks, replay, specs, types
+from acme_lite import core, counting, learning, loggers, networks, replay, specs, types
 from acme_lite.agents import dqn
 
 # A network that looks its values up: one row of action values for each of three observations.
@@ -266,3 +266,33 @@ def test_small_images_and_discrete_observations_are_told_apart():
     assert dqn.make_networks(SPEC._replace(observation=specs.DiscreteArray(16))).init(jax.random.key(0))[
         "mlp/~/linear_0"
     ]["w"].shape == (16, 64)
+
+
+def test_prioritised_replay_goes_with_demonstrations_beside_it():
+    builder = dqn.DQNBuilder(dqn.DQNConfig(priority_exponent=0.5, n_step=1, min_replay_size=2, batch_size=2))
+    spec = SPEC._replace(observation=specs.Array((2,), np.float32))
+    (table,) = builder.make_tables(spec, ())
+    replays = [replay.LocalReplay([table]) for _ in range(2)]
+    for made in replays:
+        writer, ones = made.writer(), np.ones(1, np.float32)
+        for row in range(9):
+            writer.append(np.full((1, 2), row, np.float32))
+            if row:
+                writer.create_item_in_each(table.name, row - 1, 1, values=(ones, ones))
+            writer.complete({"action": np.zeros(1, np.int32)})
+    per_call = builder.config.num_steps_per_call
+    datasets = [made.dataset(table.name, 2, num_batches=per_call, timeout_seconds=10.0) for made in replays]
+    learner = builder.make_learner(
+        builder.make_networks(spec),
+        spec,
+        replay.mix_datasets(*datasets),
+        key=jax.random.key(0),
+        counter=counting.Counter(),
+        logger=loggers.InMemoryLogger(),
+    )
+    learner.step()
+    learner.close()
+    assert learner.save()
+    for made in replays:
+        (info,) = made.info().tables.values()
+        assert info.num_samples == 2 * per_call

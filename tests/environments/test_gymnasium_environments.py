@@ -299,3 +299,14 @@ def test_modes_that_cannot_be_converted_are_refused():
     native.unwrapped.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
     with pytest.raises(ValueError, match="every episode's first step would be lost"):
         environments.GymnasiumVectorEnvironment(native)
+
+
+class Halves(Echo):
+    def _observe(self):
+        return np.array([0.5, 1.0])
+
+
+def test_floats_where_the_space_has_whole_numbers_are_refused():
+    spaces_of_both = (spaces.Box(0, 255, (2,), np.uint8), spaces.Discrete(2))
+    with pytest.raises(ValueError, match="whole numbers, since its space is of uint8, got float64"):
+        environments.GymnasiumEnvironment(Halves(*spaces_of_both)).reset()

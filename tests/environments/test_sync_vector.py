@@ -184,11 +184,19 @@ def test_actions_need_one_row_per_member(num_envs):
     vector.reset()
     with pytest.raises(ValueError, match=f"action must have {num_envs} rows"):
         vector.step(np.zeros(3, np.int32))
+    with pytest.raises(ValueError, match=f"action must have {num_envs} rows"):
+        vector.step(np.int32(0))
 
 
 def test_observations_must_have_the_shape_of_their_spec():
     member = episodes.Scripted([np.zeros(2)], [], [], observation_spec=dm_specs.Array((3,), float))
     with pytest.raises(ValueError, match=r"environments\[0\] gave an observation \(2,\)"):
+        environments.SyncVectorEnvironment([member]).reset()
+
+
+def test_observations_must_be_whole_where_their_spec_is():
+    member = episodes.Scripted([np.zeros(3)], [], [], observation_spec=dm_specs.Array((3,), np.uint8))
+    with pytest.raises(ValueError, match=r"environments\[0\] gave an observation of float64 where its spec is"):
         environments.SyncVectorEnvironment([member]).reset()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 
 import dm_env
@@ -57,12 +58,13 @@ CONFIG = dqn.DQNConfig(
 )
 
 
-def run(directory, **settings):
+def run(directory, config=CONFIG, *, num_envs=1, num_steps=400, **settings):
     experiment = experiments.ExperimentConfig(
-        dqn.DQNBuilder(CONFIG),
+        dqn.DQNBuilder(config),
         CueEnvironment,
-        max_num_actor_steps=400,
-        evaluation=experiments.EvaluationConfig(every_steps=400, num_episodes=20),
+        num_envs=num_envs,
+        max_num_actor_steps=num_steps,
+        evaluation=experiments.EvaluationConfig(every_steps=num_steps, num_episodes=20),
         directory=directory,
     )
     return experiments.run_experiment(experiment, quiet=True, **settings)
@@ -73,9 +75,22 @@ def test_unknown_replay_is_refused(tmp_path):
         run(tmp_path, replay="redis")
 
 
-@pytest.mark.skipif(importlib.util.find_spec("reverb") is None, reason="Reverb's wheels are for Python 3.10 alone")
+needs_reverb = pytest.mark.skipif(
+    importlib.util.find_spec("reverb") is None, reason="Reverb's wheels are for Python 3.10 alone"
+)
+
+
+@needs_reverb
 def test_dqn_learns_with_reverb_at_the_pace_of_the_local_replay(tmp_path):
     result = run(tmp_path / "reverb", replay="reverb")
     assert result.evaluations[-1].mean_return == 4.0
     # Draws are others, steps and their pace are not.
     assert result.counts == run(tmp_path / "local").counts
+
+
+@needs_reverb
+def test_all_episodes_of_many_members_may_end_together(tmp_path):
+    # At each end 400 members write 4 items each at once, more than writers have on their way by default.
+    config = dataclasses.replace(CONFIG, n_step=4, max_replay_size=5_000, samples_per_insert=1.0)
+    result = run(tmp_path, config, num_envs=400, num_steps=4_000, replay="reverb")
+    assert result.counts["actor_steps"] == 4_000

@@ -225,6 +225,17 @@ def test_threads_write_their_first_rows_to_tensorboard_at_once(tmp_path):
     assert len(list(tmp_path.iterdir())) == 5
 
 
+def test_a_tensorboard_logger_that_goes_back_begins_a_new_file(tmp_path):
+    logger = loggers.TensorBoardLogger(tmp_path, "actor")
+    logger.write({"actor_steps": 3, "episode_return": 1.0})
+    saved = logger.save()
+    logger.write({"actor_steps": 4, "episode_return": 2.0})
+    logger.restore(saved)
+    logger.write({"actor_steps": 4, "episode_return": 3.0})
+    logger.close()
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def test_in_memory_logger_keeps_rows():
     logger = loggers.InMemoryLogger()
     row = {"steps": np.int64(1)}

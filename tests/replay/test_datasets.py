@@ -108,6 +108,15 @@ def test_no_datasets_are_refused():
 
 
 @pytest.mark.parametrize("combine", [replay.zip_datasets, replay.mix_datasets])
+def test_two_datasets_of_one_table_are_refused_where_it_holds_back(make_replay, combine):
+    queue = {"limiter": replay.Queue(5), "sampler": replay.Fifo(), "max_times_sampled": 1}
+    made, other = (make_replay(steps.transition_table(10, **queue)) for _ in range(2))
+    combine(made.dataset("replay", 2), other.dataset("replay", 2))
+    with pytest.raises(ValueError, match="datasets must be of different tables"):
+        combine(made.dataset("replay", 2), made.dataset("replay", 3))
+
+
+@pytest.mark.parametrize("combine", [replay.zip_datasets, replay.mix_datasets])
 def test_state_and_close(combine):
     made = replay.LocalReplay([steps.transition_table(10)])
     steps.Steps(made.writer(1)).transitions(10)

@@ -86,13 +86,6 @@ def test_structure_of_an_observation_is_checked():
         writer.append({"a": np.zeros((1, 2), np.float32)})
 
 
-def test_all_priorities_zero_is_an_error():
-    made = replay.LocalReplay([steps.transition_table(5, sampler=replay.Prioritized())])
-    steps.Steps(made.writer(1)).transitions(3, priorities=0.0)
-    with pytest.raises(ValueError, match="priorities of all items are 0"):
-        next(made.dataset("replay", 1))
-
-
 def test_nothing_is_made_of_no_items():
     made = replay.LocalReplay([steps.transition_table(5)])
     stream = steps.Steps(made.writer(1))
@@ -126,3 +119,56 @@ def test_a_containers_limit_counts_without_the_files_that_give_way(tmp_path):
     assert left(max="1000\n") == 700
     assert left(stat="anon 100\ninactive_file 150\nactive_file 50\n") == 850
     assert left(current="2000\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("num_streams", "changes", "message"),
+    [
+        (1, {"priorities": np.ones(3)}, "priorities and values must have 1 entries, got 3"),
+        (1, {"streams": np.zeros(2, np.int64)}, "same shape"),
+        (1, {"values": (np.zeros(2), np.zeros(2))}, r"values must have 1 entries each, got \[2, 2\]"),
+        (2, {"priorities": np.ones(3)}, "priorities and values must have 2 entries, got 3"),
+    ],
+)
+def test_what_an_item_is_made_of_must_have_as_many_entries(num_streams, changes, message):
+    made = replay.LocalReplay([steps.transition_table(5, sampler=replay.Prioritized())])
+    stream = steps.Steps(made.writer(num_streams))
+    stream.step()
+    zeros, ones = np.zeros(num_streams, np.int64), np.ones(num_streams, np.int64)
+    items = {"streams": np.arange(num_streams), "starts": zeros, "lengths": ones, "values": (zeros, zeros)} | changes
+    with pytest.raises(ValueError, match=message):
+        stream.writer.create_items("replay", **items)
+    assert made.info().tables["replay"].num_inserts == 0
+
+
+@pytest.mark.parametrize("num_streams", [1, 3])
+def test_values_of_items_in_each_stream_must_have_as_many_entries(num_streams):
+    made = replay.LocalReplay([steps.transition_table(5)])
+    stream = steps.Steps(made.writer(num_streams))
+    stream.step()
+    for wrong in (num_streams + 1, 1 if num_streams > 1 else 2):
+        with pytest.raises(ValueError, match=f"values must have {num_streams} entries each, got .*{wrong}"):
+            stream.writer.create_item_in_each("replay", 0, 1, values=(np.zeros(wrong), np.zeros(wrong)))
+    assert made.info().tables["replay"].num_inserts == 0
+
+
+def test_one_item_may_come_as_lists():
+    made = replay.LocalReplay([steps.transition_table(5)])
+    stream = steps.Steps(made.writer(1))
+    stream.step()
+    stream.writer.create_items("replay", [0], [0], [1], values=([3.0], [0.5]))
+    assert steps.numbers(next(made.dataset("replay", 1))) == [3]
+
+
+def test_floats_are_not_rounded_to_whole_numbers():
+    writer = replay.LocalReplay([steps.transition_table(5)]).writer(1)
+    writer.append(np.zeros((1, 2), np.float64))  # rounding to fewer bits is fine
+    with pytest.raises(ValueError, match=r"action must have whole numbers for DiscreteArray.*got float64"):
+        writer.complete({"action": np.array([1.5])})
+
+
+def test_a_closed_replay_takes_nothing():
+    made = replay.LocalReplay([steps.transition_table(5)])
+    made.close()
+    with pytest.raises(RuntimeError, match="closed"):
+        made.can_insert(1)

@@ -246,3 +246,19 @@ def test_rows_of_writers_are_restored_once_and_with_the_replay():
     with pytest.raises(ValueError, match="rows of writer 1 are not here"):
         writer.restore(1)
     assert len(again._store.blocks.in_use()) < 6
+
+
+def test_a_writer_may_go_on_beside_older_contents():
+    made = replay.LocalReplay([steps.transition_table(2_000)])
+    stream = steps.Steps(made.writer(1))
+    stream.transitions(100)
+    saved = made.save()
+    stream.transitions(1_900)
+    made.restore(saved)
+    dataset = made.dataset("replay", 4_000)
+    for _ in range(6):
+        stream.transitions(300)
+        data = next(dataset).data
+        # The reward is the number of the item, which is that of the row it begins with.
+        np.testing.assert_array_equal(data.observation[:, 1], data.reward)
+        np.testing.assert_array_equal(data.next_observation[:, 1], data.reward + 1)

@@ -558,3 +558,23 @@ def test_closed_replay_refuses_everything(make):
     ):
         with pytest.raises(RuntimeError, match="closed"):
             function()
+
+
+@pytest.mark.parametrize("restored", [False, True], ids=["long_items", "restored"])
+def test_frames_are_kept_for_items_that_skip_some(make, restored):
+    stack = specs.FrameStack((2,), np.int32, 0, 1_000)
+    signature = replay.Signature(stack, {"action": steps.ACTION})
+    made = make(replay.Table("replay", 100, signature, replay.Transitions(5)))
+    writer, ones = made.writer(), (np.ones(1, np.float32),) * 2
+    for number in range(30):
+        writer.append(np.array([[max(number - 1, 0), number]], np.int32))
+        # Each item is sent before the next one is created: a frame goes out when the first item refers to it.
+        for length in (5,) if not restored or number == 20 else range(1, 6):
+            if number >= length:
+                writer.create_item_in_each("replay", number - length, length, values=ones)
+                writer.flush(10.0)
+        if restored and number == 20:
+            made.restore(made.save())
+        writer.complete({"action": np.zeros(1, np.int32)})
+    data = next(made.dataset("replay", 50, timeout_seconds=10.0)).data
+    np.testing.assert_array_equal(data.observation[:, 1], data.observation[:, 0] + (data.observation[:, 1] > 0))

@@ -91,3 +91,47 @@ def test_first_of_two_single_draws_is_fair(make_replay, sampler):
     probabilities = np.full(4, 0.25) if isinstance(sampler, replay.Uniform) else np.array([0.1, 0.2, 0.3, 0.4])
     # 3 degrees of freedom: 16.3 is exceeded once in a thousand runs.
     assert chi_square(firsts, probabilities) < 16.3
+
+
+def test_where_all_priorities_are_0_draws_are_uniform(make_replay):
+    made = make_replay(steps.transition_table(20, sampler=replay.Prioritized()))
+    stream = steps.Steps(made.writer(1))
+    stream.transitions(20, priorities=0.0)
+    stream.writer.flush(10.0)
+    sample = next(made.dataset("replay", 2_000, timeout_seconds=10.0))
+    assert set(steps.numbers(sample)) == set(range(20))
+    np.testing.assert_allclose(sample.info.probabilities, 0.05)
+
+
+@pytest.mark.needs("draws_when_asked")
+@pytest.mark.parametrize("sampler", [replay.Uniform(), replay.Prioritized(1.0)], ids=["uniform", "prioritized"])
+def test_probabilities_are_those_of_draws_one_after_the_other(make_replay, sampler):
+    made = make_replay(steps.transition_table(4, sampler=sampler, max_times_sampled=2))
+    stream = steps.Steps(made.writer(1))
+    priorities = np.array([8.0, 1.0, 0.5, 0.5])
+    seen = set()
+    for seed in range(20):
+        first = stream.num_items
+        for priority in priorities:
+            stream.transitions(1, priorities=priority)
+        stream.writer.flush(10.0)
+        sample = next(made.dataset("replay", 4, seed=seed, timeout_seconds=10.0))
+        left = np.full(4, 2)
+        for number, probability in zip(steps.numbers(sample), sample.info.probabilities, strict=True):
+            weights = (left > 0) * (priorities if isinstance(sampler, replay.Prioritized) else 1.0)
+            assert probability == pytest.approx(weights[number - first] / weights.sum())
+            left[number - first] -= 1
+        seen |= set(np.round(sample.info.probabilities, 3))
+        for _ in range(4):
+            next(made.dataset("replay", 1, timeout_seconds=10.0))  # the rest
+    assert len(seen) > 1
+
+
+def test_items_without_priority_are_drawn_once_the_others_have_left():
+    made = replay.LocalReplay([steps.transition_table(4, sampler=replay.Prioritized(), max_times_sampled=1)])
+    stream = steps.Steps(made.writer(1))
+    for priority in (1.0, 1.0, 0.0, 0.0):
+        stream.transitions(1, priorities=priority)
+    drawn = steps.numbers(next(made.dataset("replay", 4)))
+    assert set(drawn[:2]) == {0, 1}
+    assert set(drawn[2:]) == {2, 3}

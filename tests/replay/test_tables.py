@@ -35,8 +35,15 @@ from tests.replay import steps
             r"sampler Fifo\(\) and max_times_sampled 1.*got Fifo\(\) and 0",
         ),
         (
+            lambda: steps.transition_table(9, limiter=replay.SampleToInsertRatio(2.0, 1, 8.0), max_times_sampled=2),
+            "samples_per_insert is 2.0, max_times_sampled 2 and max_size 9, which must be at least 10",
+        ),
+        (lambda: steps.transition_table(10.5), "max_size must be a whole number.*10.5"),
+        (lambda: replay.MinSize(2.5), "min_size must be a whole number.*2.5"),
+        (lambda: replay.Transitions(1.5), "n_step must be a whole number.*1.5"),
+        (
             lambda: steps.transition_table(5, limiter=replay.SampleToInsertRatio(2.0, 1, 8.0), max_times_sampled=1),
-            "samples_per_insert is 2.0 and max_times_sampled 1",
+            "samples_per_insert is 2.0, max_times_sampled 1",
         ),
     ],
 )

@@ -257,7 +257,7 @@ def make_core(
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:
         if config.priority_exponent:
             exponent = learning.value_at(config.importance_exponent, state.steps)
-            weights = learning.importance_weights(sample.info.probabilities, exponent)
+            weights = learning.sample_weights(sample.info, exponent)
         else:
             weights = jnp.ones_like(sample.data.reward)
         params, opt_state, (priorities, loss_metrics), metrics = learning.gradient_step(

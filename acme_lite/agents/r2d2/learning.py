@@ -236,7 +236,7 @@ def make_core(
 
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:
         exponent = learning.value_at(config.importance_exponent, state.steps)
-        weights = learning.importance_weights(sample.info.probabilities, exponent)
+        weights = learning.sample_weights(sample.info, exponent)
         params, opt_state, output, metrics = learning.gradient_step(
             batch_loss, optimizer, state.params, state.opt_state, state.target_params, sample.data, weights
         )
