@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import dm_env
+import jax
 
 from acme_lite import core, counting, types
 from acme_lite.environments import vector
@@ -208,7 +209,10 @@ class EnvironmentLoop:
 
         Environment, actor and adder are saved by whoever made them.
         """
-        all_ended = self._timestep is not None and self._num_to_reset == self.num_envs
+        last = None
+        if self._timestep is not None and self._num_to_reset == self.num_envs:
+            # The environment knows the structure of observations, which may be of classes that no checkpoint knows.
+            last = tuple(self._timestep._replace(observation=jax.tree.leaves(self._timestep.observation)))
         return {
             "steps": self.steps,
             "num_episodes": self.num_episodes,
@@ -217,7 +221,7 @@ class EnvironmentLoop:
             "row_steps": self._row_steps,
             "row_seconds": _clock() - self._row_time,
             "seconds": (self.environment_seconds, self.acting_seconds, self.adding_seconds),
-            "timestep": tuple(self._timestep) if all_ended and self._timestep is not None else None,
+            "last_timestep": last,
         }
 
     def restore(self, state: dict[str, Any], *, go_on: bool = True) -> None:
@@ -239,8 +243,12 @@ class EnvironmentLoop:
         self.environment_seconds, self.acting_seconds, self.adding_seconds = state["seconds"]
         self.finished = []
         self._returns = [0.0] * self.num_envs
-        self._resumed = go_on and state["timestep"] is not None
-        self._timestep = dm_env.TimeStep(*state["timestep"]) if self._resumed else None
+        self._resumed = go_on and state["last_timestep"] is not None
+        self._timestep = None
+        if self._resumed:
+            *fields, leaves = state["last_timestep"]
+            structure = jax.tree.structure(self._environment.observation_spec())
+            self._timestep = dm_env.TimeStep(*fields, jax.tree.unflatten(structure, leaves))
         self._num_to_reset = self.num_envs if self._resumed else 0
         # The step that begins an episode counts as a vector step where it follows another one.
         self._episode_starts = [self._vector_steps + self._resumed] * self.num_envs

@@ -1,11 +1,14 @@
 """Tests of the environment loop: counts, returns, order of calls, logging, on scripted environments."""
 
+import collections
+
 import dm_env
+import jax
 import numpy as np
 import pytest
 from dm_env import specs as dm_specs
 
-from acme_lite import counting, environment_loop, loggers
+from acme_lite import checkpointing, counting, environment_loop, loggers
 
 
 class ScriptedVectorEnvironment:
@@ -287,6 +290,38 @@ def test_time_is_split(monkeypatch):
     assert loop.adding_seconds == 1 + 5 * 2
     # A reset and two vector steps of 117 s; then three, of which one only resets.
     assert [row["steps_per_second"] for row in logger.rows] == [2 / (1001 + 2 * 117), 2 / (3 * 117)]
+
+
+def ordered(observation):
+    return collections.OrderedDict(second=observation[..., 1], first=observation[..., 0])
+
+
+@pytest.mark.parametrize("make_tree", [ordered, collections.namedtuple("Local", "observation")])
+def test_a_loop_goes_on_with_observations_of_any_structure(make_tree):
+    class Trees(ScriptedVectorEnvironment):
+        def observation_spec(self):
+            return make_tree(np.zeros(2))
+
+        def step(self, action):
+            timestep = super().step(action)
+            return timestep._replace(observation=make_tree(timestep.observation))
+
+    class Actor(RecordingActor):
+        def select_action(self, observation):
+            self.selected.append(observation)
+
+    loop = environment_loop.EnvironmentLoop(Trees([[1], [1]]), Actor())
+    loop.step()
+    saved = checkpointing.unflatten(*checkpointing.flatten(loop.save()))
+    actor = Actor()
+    resumed = environment_loop.EnvironmentLoop(Trees([[1], [1]]), actor)
+    resumed.restore(saved)
+    resumed.step()
+    (seen,) = actor.selected
+    # Episode 0 has ended in both members.
+    expected = make_tree(np.array([[0, 1], [0, 1]]))
+    assert type(seen) is type(expected)
+    jax.tree.map(np.testing.assert_array_equal, seen, expected)
 
 
 def test_a_single_environment_is_vectorised():
