@@ -190,7 +190,9 @@ def test_quantile_loss_against_loops(legal, double_q, huber_delta):
 
 
 @pytest.mark.parametrize("legal", [None, SOME_LEGAL], ids=["all_legal", "masked"])
-@pytest.mark.parametrize(("scale", "temperature", "clip"), [(0.9, 0.03, -1.0), (0.5, 0.7, -0.2), (0.0, 0.1, -1.0)])
+@pytest.mark.parametrize(
+    ("scale", "temperature", "clip"), [(0.9, 0.03, -1.0), (0.5, 0.7, -0.2), (0.0, 0.1, -1.0), (0.9, 2.0, -1.0)]
+)
 def test_munchausen_against_loops(legal, scale, temperature, clip):
     params, target_params, batch = make_params(4, None), make_params(5, None), make_batch(legal)
     config = make_config(

@@ -104,9 +104,12 @@ def munchausen_loss(
     log_pi_t = _log_policy(q_t, batch.next_observation, temperature)
     log_pi_taken = jnp.take_along_axis(log_pi_tm1, batch.action[:, None], axis=-1)[:, 0]
     bonus = config.munchausen_scale * jnp.clip(temperature * log_pi_taken, config.munchausen_clip, 0)
+    pi_t = jnp.exp(log_pi_t)
+    # Of an illegal action, the least finite number times the temperature may be infinite.
+    scaled_log_pi_t = jnp.where(pi_t > 0, temperature * log_pi_t, 0)
     discount_t = config.discount * batch.discount
     td = jax.vmap(rlax.expected_sarsa)(
-        q_tm1, batch.action, batch.reward + bonus, discount_t, q_t - temperature * log_pi_t, jnp.exp(log_pi_t)
+        q_tm1, batch.action, batch.reward + bonus, discount_t, q_t - scaled_log_pi_t, pi_t
     )
     return _td_output(td, q_tm1, batch, config, log_policy_bonus=jnp.mean(bonus))
 
