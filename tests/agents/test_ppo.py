@@ -140,6 +140,17 @@ def test_right_values_give_no_advantage_up_to_the_end_of_an_episode(terminates):
     np.testing.assert_allclose(advantages[: steps + 1], 0, atol=1e-5)
 
 
+def test_rewards_may_be_whole_numbers():
+    window = make_window(np.random.default_rng(4), 2, 5)
+    whole = window._replace(reward=np.round(10 * window.reward).astype(np.int32))
+    returns = running_statistics.init_moments(())
+    rows, expected = (
+        ppo.make_rows(batch, TABLE.init(jax.random.key(0)), returns, apply=TABLE.apply, config=ppo.PPOConfig())
+        for batch in (whole, whole._replace(reward=whole.reward.astype(np.float32)))
+    )
+    jax.tree.map(np.testing.assert_array_equal, rows, expected)
+
+
 def make_rows(**fields):
     """Two rows: the probabilities of the actions taken are 0.5 and 0.25 now, and were 0.25 and 0.5."""
     rows = ppo.Rows(

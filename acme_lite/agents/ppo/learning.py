@@ -178,7 +178,11 @@ def make_rows(
     network_values = jnp.reshape(apply(params, flat_observation).value, (num_windows, length))
     values = returns.mean + running_statistics.standard_deviation(returns) * network_values
     advantages = jax.vmap(functools.partial(generalized_advantages, lambda_=config.gae_lambda))(
-        batch.reward[:, :-1], config.discount * batch.discount[:, :-1], batch.mask, values
+        # Rewards may be whole numbers.
+        batch.reward[:, :-1].astype(jnp.float32),
+        config.discount * batch.discount[:, :-1],
+        batch.mask,
+        values,
     )
 
     def flatten(leaf: jax.Array) -> jax.Array:
