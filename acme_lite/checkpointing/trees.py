@@ -3,7 +3,8 @@
 A state is a tree of dicts, lists, tuples, records (named tuples and dataclasses), arrays, NumPy scalars, PRNG keys,
 numbers, strings, None, and folders: a `pathlib.Path` means that the files there belong to the state. A record is named
 by its class, which is looked up among the modules that are loaded already: reading a state imports nothing and runs no
-code of the state's own.
+code of the state's own. A script's classes reach the nodes of a program by value, without their module; there they are
+looked up among all classes that exist.
 """
 
 from __future__ import annotations
@@ -126,8 +127,21 @@ def _find_record(name: str) -> Any:
     try:
         found = operator.attrgetter(qualified_name)(sys.modules.get(module))
     except AttributeError:
-        return None
+        came_by_value = (module == "__main__" or module not in sys.modules) and "<locals>" not in qualified_name
+        found = _find_class(module, qualified_name) if came_by_value else None
     return found if isinstance(found, type) and _is_record(found) else None
+
+
+def _find_class(module: str, qualified_name: str, base: type = object) -> type | None:
+    """Returns the class of this name among those that derive from `base`; None where there is none."""
+    subclasses: list[type] = type.__subclasses__(base)
+    for cls in subclasses:
+        if (cls.__module__, cls.__qualname__) == (module, qualified_name):
+            return cls
+        found = _find_class(module, qualified_name, cls)
+        if found is not None:
+            return found
+    return None
 
 
 def _build_record(content: Any, leaves: Leaves) -> Any:

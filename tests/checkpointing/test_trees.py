@@ -114,6 +114,32 @@ def test_what_cannot_be_saved_is_named(state, message):
         checkpointing.flatten(state)
 
 
+_SCRIPT = """
+import dataclasses, typing
+State = typing.NamedTuple("State", [("params", typing.Any)])
+@dataclasses.dataclass
+class Extra:
+    values: typing.Any
+def local():
+    @dataclasses.dataclass
+    class Local:
+        values: typing.Any
+    return Local
+Local = local()
+"""
+
+
+@pytest.mark.parametrize("module", ["__main__", "a_script_elsewhere"])
+def test_records_whose_classes_came_without_their_module_come_back(module):
+    script = {"__name__": module}
+    exec(_SCRIPT, script)  # as what a script defines reaches a node
+    state = script["State"]({"extra": script["Extra"](3)})
+    back = checkpointing.unflatten(*checkpointing.flatten(state))
+    assert type(back) is script["State"] and back == state
+    with pytest.raises(TypeError, match="Local, which must be defined at the top of its module"):
+        checkpointing.flatten(script["Local"](1))
+
+
 def test_a_record_that_is_not_defined_here_is_named():
     description, leaves = checkpointing.flatten(Pair(1, 2))
     description[1][0] = "no_such_module:Pair"

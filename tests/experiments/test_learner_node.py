@@ -79,13 +79,14 @@ class Counts:
         return self.phases.pop(0)
 
 
-def learn(monkeypatch, phases, schedule, *, has_more=False):
+def learn(monkeypatch, phases, schedule, *, has_more=False, state=None):
     """Runs a learner's loop beside a replay that gives it nothing, and returns the phases that it did not come to."""
     monkeypatch.setattr(nodes, "_POLL_SECONDS", 0.0)
     monkeypatch.setattr(nodes, "_SETTLE_SECONDS", 0.05)
     learner = object.__new__(nodes.Learner)
     learner._counts, learner._stop, learner._has_server = Counts(*phases), threading.Event(), False
     learner._server = types.SimpleNamespace(can_sample=lambda: has_more)
+    learner._learner = types.SimpleNamespace(save=lambda: state)
     monkeypatch.setattr(learner, "_report", lambda steps: None)
     monkeypatch.setattr(learner, "_write_checkpoint", lambda schedule, steps: time.sleep(0.1))
     learner._learn(types.SimpleNamespace(ready=lambda: False), schedule)
@@ -106,3 +107,10 @@ def test_a_checkpoint_that_takes_long_does_not_count_as_waiting_for_the_last_sam
 
 def test_a_learner_whose_samples_have_come_to_their_end_ends_before_it_is_told_to(monkeypatch):
     assert len(learn(monkeypatch, ["acting"] * 3 + ["learning"] * 100_000, None)) > 0
+
+
+def test_a_learner_whose_state_cannot_be_saved_fails_before_it_learns(monkeypatch):
+    phases = ["acting"] * 5 + ["evaluated"]
+    with pytest.raises(TypeError, match=r"state\['params'\] is of type builtins:object"):
+        learn(monkeypatch, phases, types.SimpleNamespace(due=lambda steps: False), state={"params": object()})
+    assert learn(monkeypatch, phases, None, state={"params": object()}) == []
