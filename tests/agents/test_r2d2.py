@@ -221,6 +221,15 @@ def test_returns_do_not_cross_into_the_next_episode_of_a_window():
     np.testing.assert_allclose(returns[[0, 2]], [41.0, 205.0])
 
 
+def test_values_of_half_precision_give_returns_of_single_precision():
+    reward, discount, value = np.full((3, 4), 0.5, np.float32)
+    arguments = (reward, discount, value.astype(jnp.bfloat16), np.ones(4, bool))
+    returns = r2d2.n_step_returns(*arguments, n_step=2)
+    assert returns.dtype == np.float32
+    # 0.5 + 0.25 + 0.125 with two steps, 0.5 + 0.25 with the last.
+    np.testing.assert_array_equal(returns, [0.875, 0.875, 0.75, 0.5])
+
+
 @pytest.mark.parametrize("n_step", [1, 3, 9])
 def test_without_masks_the_errors_are_those_of_rlax(n_step):
     rng = np.random.default_rng(0)

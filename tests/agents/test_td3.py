@@ -135,6 +135,14 @@ def test_a_learner_step_by_hand():
     assert smoothed.metrics["critic_loss"] != output.metrics["critic_loss"]
 
 
+def test_critics_may_give_half_precision():
+    critic = NETS.critic._replace(apply=lambda *args: NETS.critic.apply(*args).astype(jnp.bfloat16))
+    learner_core = td3.make_core(td3.TD3Config(), NETS._replace(critic=critic), SPEC)
+    state = learner_core.init(jax.random.key(0))
+    new_state, _ = jax.eval_shape(learner_core.update, state, SAMPLE)
+    assert testing.type_difference(state, new_state) is None
+
+
 def actions_of(steps, *, evaluation=False, **settings):
     builder = td3.TD3Builder(td3.TD3Config(**settings))
     policy = builder.make_policy(NETS, SPEC, evaluation=evaluation)

@@ -83,6 +83,7 @@ def n_step_returns(
         n_step: n, at least 1.
     """
     continues = has_next(mask)
+    value = value.astype(jnp.result_type(reward, discount, value))  # networks may give fewer bits than rewards have
 
     def one_step_longer(_: int, returns: jax.Array) -> jax.Array:
         return jnp.where(continues, reward + discount * jnp.roll(returns, -1), value)

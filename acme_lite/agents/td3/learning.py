@@ -150,7 +150,7 @@ def make_core(
             params=params,
             target_params=optax.incremental_update(params, state.target_params, config.target_update_rate),
             policy_opt_state=opt_state,
-            policy_metrics={f"policy_{name}": value for name, value in metrics.items()},
+            policy_metrics={f"policy_{name}": value.astype(jnp.float32) for name, value in metrics.items()},
         )
 
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:
