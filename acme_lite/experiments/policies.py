@@ -23,12 +23,16 @@ _logger = logging.getLogger(__name__)
 
 
 def save_variables(directory: pathlib.Path, variables: dict[str, types.ArrayTree]) -> pathlib.Path:
-    """Writes variables as one NumPy archive, an array for each leaf, named by its path in the tree."""
+    """Writes variables as one NumPy archive, an array for each leaf, named by its path in the tree.
+
+    Numbers that NumPy has no type for, such as bfloat16, are written as float32, and PRNG keys as their words.
+    """
     path = directory / _VARIABLES_FILE
-    leaves = {
-        jax.tree_util.keystr(key): np.asarray(leaf) for key, leaf in jax.tree_util.tree_leaves_with_path(variables)
+    arrays = {
+        jax.tree_util.keystr(key): np.asarray(leaf)
+        for key, leaf in jax.tree_util.tree_leaves_with_path(_with_words(variables))
     }
-    np.savez(path, **leaves)
+    np.savez(path, **{name: array.astype(np.float32) if _is_raw(array) else array for name, array in arrays.items()})
     return path
 
 
@@ -48,19 +52,14 @@ def save_policy(
     """
     # For one observation: not every network can be traced for a batch of unknown size.
     observation = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), spec.observation)
-    state = jax.eval_shape(policy.init)
-    batched_state = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype), state)
-    leaves, structure = jax.tree.flatten(params)
-    state_structure = jax.tree.structure(state)
-    key = jax.random.key(0)  # of the kind that all keys of the run have
-    impl, key_data = jax.random.key_impl(key), jax.random.key_data(key)
+    state, key = policy.init(), jax.random.key(0)  # of the kind that all keys of the run have
+    leaves, state_leaves, (key_words,) = (jax.tree.leaves(_with_words(tree)) for tree in (params, state, key))
 
-    def select_action(leaves, observation, state_leaves, key_data):
-        params = jax.tree.unflatten(structure, leaves)
-        state = jax.tree.unflatten(state_structure, state_leaves)
-        key = jax.random.wrap_key_data(key_data, impl=impl)
-        action, _, state = policy.select_action(params, observation, state, key)
-        return action, jax.tree.leaves(state)
+    def select_action(leaves, observation, state_leaves, key_words):
+        action, _, new_state = policy.select_action(
+            _with_keys(params, leaves), observation, _with_keys(state, state_leaves), _with_keys(key, [key_words])
+        )
+        return action, jax.tree.leaves(_with_words(new_state))
 
     path, missing = directory / _POLICY_FILE, directory / _MISSING_FILE
     try:
@@ -68,8 +67,8 @@ def save_policy(
             select_action,
             [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, leaves)],
             observation,
-            jax.tree.leaves(batched_state),
-            jax.ShapeDtypeStruct(key_data.shape, key_data.dtype),
+            [jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype) for leaf in map(jnp.asarray, state_leaves)],
+            jax.ShapeDtypeStruct(key_words.shape, key_words.dtype),
         )
     except Exception as error:
         reason = f"the policy could not be exported ({error}); its parameters are in {_VARIABLES_FILE}."
@@ -78,11 +77,34 @@ def save_policy(
         path.unlink(missing_ok=True)
         return None
     arrays = {f"params_{index}": np.asarray(leaf) for index, leaf in enumerate(leaves)}
-    arrays |= {f"state_{index}": np.asarray(leaf) for index, leaf in enumerate(jax.tree.leaves(policy.init()))}
+    arrays |= {f"state_{index}": np.asarray(leaf) for index, leaf in enumerate(state_leaves)}
     with path.open("wb") as file:
         np.savez(file, function=np.frombuffer(function, np.uint8), **arrays)
     missing.unlink(missing_ok=True)
     return path
+
+
+def _with_words(tree: types.ArrayTree) -> types.ArrayTree:
+    """Returns a tree whose PRNG keys are arrays of their words."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if _is_key(leaf) else leaf, tree)
+
+
+def _with_keys(tree: types.ArrayTree, leaves: list[Any]) -> types.ArrayTree:
+    """Returns a tree like this one with other leaves, which have words in place of PRNG keys."""
+
+    def wrap(like: Any, leaf: Any) -> Any:
+        return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
+
+    return jax.tree.map(wrap, tree, jax.tree.unflatten(jax.tree.structure(tree), leaves))
+
+
+def _is_key(leaf: Any) -> bool:
+    return isinstance(leaf, jax.Array) and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _is_raw(array: np.ndarray) -> bool:
+    """Whether NumPy's files hold such an array as bytes without a type: JAX has types that NumPy has not."""
+    return array.dtype.kind == "V"
 
 
 def _export(function: Callable[..., Any], *arguments: Any) -> bytearray:
@@ -143,4 +165,12 @@ def load_policy(directory: str | pathlib.Path, *, seed: int = 0) -> Policy:
     exported = jax.export.deserialize(bytearray(arrays.pop("function").tobytes()))
     params = [arrays[f"params_{index}"] for index in range(sum(name.startswith("params_") for name in arrays))]
     state = [arrays[f"state_{index}"] for index in range(sum(name.startswith("state_") for name in arrays))]
+    # The function is one of parameters, observation, state and key.
+    params, state = (
+        [leaf.view(aval.dtype) if _is_raw(leaf) else leaf for leaf, aval in zip(leaves, avals, strict=True)]
+        for leaves, avals in (
+            (params, exported.in_avals[: len(params)]),
+            (state, exported.in_avals[-1 - len(state) : -1]),
+        )
+    )
     return Policy(exported, params, state, seed)

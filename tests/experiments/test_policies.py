@@ -90,3 +90,22 @@ def test_a_policy_that_is_written_after_all_takes_the_place_of_the_reason(tmp_pa
     policies.save_policy(tmp_path, good, {}, SPEC)
     assert [path.name for path in tmp_path.iterdir()] == ["policy.bin"]
     assert experiments.load_policy(tmp_path)(OBSERVATION) == OBSERVATION["query"]
+
+
+def test_keys_and_numbers_that_numpy_has_no_type_for_come_back(tmp_path):
+    key = jax.random.key(3)
+
+    def select_action(params, observation, state, _):
+        noise = jax.random.uniform(params["key"]) + jax.vmap(jax.random.uniform)(state["key"])
+        return params["bias"] + state["count"] + noise, (), {"key": state["key"], "count": state["count"] + 1}
+
+    core = acting.ActorCore(lambda: {"key": key, "count": jnp.bfloat16(1)}, select_action)
+    params = {"bias": jnp.bfloat16(2.5), "key": key}
+    noise = 2 * float(jax.random.uniform(key))
+    assert policies.save_policy(tmp_path, core, params, SPEC) is not None
+    policy = experiments.load_policy(tmp_path)
+    np.testing.assert_allclose([policy(OBSERVATION) for _ in range(2)], [3.5 + noise, 4.5 + noise], rtol=1e-6)
+    with np.load(policies.save_variables(tmp_path, {"policy": params})) as variables:
+        bias, words = variables["['policy']['bias']"], variables["['policy']['key']"]
+    assert bias.dtype == np.float32 and bias == 2.5
+    np.testing.assert_array_equal(words, jax.random.key_data(key))
