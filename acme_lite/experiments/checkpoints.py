@@ -13,16 +13,22 @@ from acme_lite.experiments import config
 _FOLDER = "checkpoints"
 
 
-def open_checkpoints(settings: config.CheckpointConfig, run_directory: pathlib.Path) -> checkpointing.Checkpoints:
-    """Returns the checkpoints of the run in this directory."""
-    inside = run_directory / _FOLDER
-    folder = inside if settings.directory is None else pathlib.Path(settings.directory) / run_directory.name
-    return checkpointing.Checkpoints(folder, keep=settings.keep)
+def open_checkpoints(
+    settings: config.CheckpointConfig, config_hash: str, run_directory: pathlib.Path
+) -> checkpointing.Checkpoints:
+    """Returns the checkpoints of the run with this config in this directory.
+
+    Elsewhere their folder is named after both: directories of different runs may have the same name.
+    """
+    if settings.directory is None:
+        return checkpointing.Checkpoints(run_directory / _FOLDER, keep=settings.keep)
+    name = run_directory.name if config_hash in run_directory.name else f"{run_directory.name}-{config_hash}"
+    return checkpointing.Checkpoints(pathlib.Path(settings.directory) / name, keep=settings.keep)
 
 
-def can_resume(settings: config.CheckpointConfig | None, run_directory: pathlib.Path) -> bool:
-    """Returns whether there is a checkpoint, whole or damaged, of the run in this directory."""
-    return settings is not None and bool(open_checkpoints(settings, run_directory).names())
+def can_resume(settings: config.CheckpointConfig | None, config_hash: str, run_directory: pathlib.Path) -> bool:
+    """Returns whether there is a checkpoint, whole or damaged, of the run with this config in this directory."""
+    return settings is not None and bool(open_checkpoints(settings, config_hash, run_directory).names())
 
 
 def include_replay(settings: config.CheckpointConfig | None, contents: replay.Replay) -> bool:

@@ -67,7 +67,8 @@ def describe(experiment: config.ExperimentConfig, environment: dict[str, Any], *
 
 def open_directory(experiment: config.ExperimentConfig, description: dict[str, Any]) -> run_directory.RunDirectory:
     """Opens the directory of the run that is described so, see `run_directory.open_run_directory`."""
-    can_resume = functools.partial(checkpoints.can_resume, experiment.checkpointing)
+    config_hash = run_directory.config_hash(description)
+    can_resume = functools.partial(checkpoints.can_resume, experiment.checkpointing, config_hash)
     if experiment.directory is not None:
         return run_directory.open_run_directory(experiment.directory, description, can_resume=can_resume)
     names = (agent_name(experiment), description["environment"]["name"], f"seed{experiment.seed}")

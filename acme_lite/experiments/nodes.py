@@ -58,6 +58,10 @@ class ProgramSettings:
     variable_update_period_seconds: float
     watchdog_seconds: float
 
+    def describe(self) -> dict[str, Any]:
+        """Returns everything that the run follows from."""
+        return identity.describe(self.experiment, self.environment, replay="reverb", num_actors=self.num_actors)
+
     def plan(self) -> parts.Plan:
         return parts.make_plan(self.experiment, self.spec, num_actors=self.num_actors)
 
@@ -131,7 +135,8 @@ class ReplayService:
             directory, settings = pathlib.Path(left.directory), self._program.experiment.checkpointing
             assert settings is not None, "there was a checkpoint"
             parts.remove_server_files(directory)
-            loaded = checkpoints.open_checkpoints(settings, directory).load_newest()
+            config_hash = run_directory.config_hash(self._program.describe())
+            loaded = checkpoints.open_checkpoints(settings, config_hash, directory).load_newest()
             self._start(dataclasses.replace(left, checkpoint=None if loaded is None else loaded[0]["replay"]))
 
     def _start(self, record: coordination.ReplayRecord) -> None:
@@ -238,7 +243,7 @@ class Learner:
 
     def run(self) -> None:
         experiment, program = self._experiment, self._program
-        description = identity.describe(experiment, program.environment, replay="reverb", num_actors=program.num_actors)
+        description = program.describe()
         with contextlib.ExitStack() as stack:
             self._watchdog = stack.enter_context(
                 program.watch("The learner", self._coordinator, "its directory and checkpoint")
@@ -402,9 +407,10 @@ def _open_schedule(
     """Returns when to write checkpoints, and what the newest one holds if the run goes on from it."""
     if experiment.checkpointing is None:
         return None, None
-    opened = checkpoints.open_checkpoints(experiment.checkpointing, directory.path)
-    schedule = checkpoints.Schedule(experiment.checkpointing, opened, run_directory.config_hash(description))
-    if not checkpoints.can_resume(experiment.checkpointing, directory.path):
+    config_hash = run_directory.config_hash(description)
+    opened = checkpoints.open_checkpoints(experiment.checkpointing, config_hash, directory.path)
+    schedule = checkpoints.Schedule(experiment.checkpointing, opened, config_hash)
+    if not opened.names():
         return schedule, None
     state, path = schedule.load()
     launching.say(f"The run goes on from {path}; what came after it is lost.")

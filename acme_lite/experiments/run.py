@@ -75,8 +75,9 @@ def run_experiment(
         )
         schedule = None
         if experiment.checkpointing is not None:
-            opened = checkpoints.open_checkpoints(experiment.checkpointing, directory.path)
-            schedule = checkpoints.Schedule(experiment.checkpointing, opened, run_directory.config_hash(description))
+            config_hash = run_directory.config_hash(description)
+            opened = checkpoints.open_checkpoints(experiment.checkpointing, config_hash, directory.path)
+            schedule = checkpoints.Schedule(experiment.checkpointing, opened, config_hash)
         run = _Run(experiment, parts, logs, schedule)
         title = f"{identity.agent_name(experiment)} {name}"
         beginning = run.resume() if directory.resumed else run.check()

@@ -30,6 +30,9 @@ class Program:
         self._coordinator = coordination.Coordinator(100)
         self._replay = None
 
+    def describe(self):
+        return {}
+
     def plan(self):
         return types.SimpleNamespace(tables=[steps.transition_table()])
 

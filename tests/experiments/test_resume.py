@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import errno
 import itertools
+import json
 import logging
 import os
 import pathlib
@@ -18,7 +19,7 @@ import pytest
 
 from acme_lite import checkpointing, environments, experiments, testing
 from acme_lite.agents import dqn, r2d2
-from acme_lite.experiments import run_directory
+from acme_lite.experiments import checkpoints, run_directory
 
 STEPS = 320
 
@@ -424,15 +425,29 @@ def test_a_state_that_cannot_be_saved_is_an_error_at_the_start(tmp_path):
         run(tmp_path / "run", builder)
 
 
+def move_checkpoints(directory, disk):
+    """Moves the checkpoints of the run in this directory to another place; returns their folder."""
+    config_hash = run_directory.config_hash(json.loads((directory / "config.json").read_text()))
+    disk.mkdir()
+    return (directory / "checkpoints").rename(disk / f"{directory.name}-{config_hash}")
+
+
 def test_checkpoints_elsewhere_belong_to_one_run(crashed, never_stopped, tmp_path):
     settings = experiments.CheckpointConfig(directory=tmp_path / "disk", every_steps=90)
-    shutil.copytree(crashed / "checkpoints", tmp_path / "disk" / "run")
-    with pytest.raises(ValueError, match=r"CheckpointConfig.directory must hold this run's checkpoints or none, got"):
-        run(tmp_path / "other" / "run", BUILDER, checkpointing=settings, seed=1)
-    shutil.rmtree(crashed / "checkpoints")
+    folder = move_checkpoints(crashed, tmp_path / "disk")
+    # Another run in a directory of the same name has a folder of its own, which goes when it has finished.
+    assert run(tmp_path / "other" / "run", BUILDER, checkpointing=settings, seed=1).finished
+    assert list((tmp_path / "disk").iterdir()) == [folder]
     final = {}
     check_same(run(crashed, BUILDER, checkpointing=settings, final=final), final, *never_stopped)
-    assert not (tmp_path / "disk" / "run").exists()
+    assert not folder.exists()
+
+
+def test_a_run_does_not_go_on_from_checkpoints_of_another(crashed):
+    settings = experiments.CheckpointConfig()
+    opened = checkpoints.open_checkpoints(settings, "another hash", crashed)
+    with pytest.raises(ValueError, match=r"CheckpointConfig.directory must hold this run's checkpoints or none, got"):
+        checkpoints.Schedule(settings, opened, "another hash").load()
 
 
 @pytest.mark.parametrize(

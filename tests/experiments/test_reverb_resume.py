@@ -154,10 +154,9 @@ def test_a_moved_run_goes_on_with_learner_counts_and_items(crashed):
 
 def test_a_run_goes_on_from_checkpoints_elsewhere_that_were_moved(crashed, tmp_path):
     directory, (_, newest), saved = crashed
-    (tmp_path / "disk").mkdir()
-    (directory / "checkpoints").rename(tmp_path / "disk" / "run")
-    check_resumes(directory, tmp_path / "disk" / "run" / newest.name, saved[1], directory=tmp_path / "disk")
-    assert not (tmp_path / "disk" / "run").exists()
+    folder = test_resume.move_checkpoints(directory, tmp_path / "disk")
+    check_resumes(directory, folder / newest.name, saved[1], directory=tmp_path / "disk")
+    assert not folder.exists()
 
 
 def test_a_damaged_replay_is_named_and_the_checkpoint_before_it_taken(crashed, caplog):
