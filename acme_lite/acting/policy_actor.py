@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_lite import _runtime, adders, core, types
-from acme_lite.acting import actor_core
+from acme_lite.acting import actor_core, variable_client
 
 _FIRST = int(dm_env.StepType.FIRST)
 
@@ -65,7 +65,7 @@ class PolicyActor:
 
     def select_action(self, observation: types.ArrayTree) -> types.ArrayTree:
         if self._params is None:
-            self.update(wait=True)
+            self.update()
         if self._recurrent:
             action, self._extras, self._state, self._key = self._select(
                 self._params, observation, self._state, self._first, self._key
@@ -102,6 +102,8 @@ class PolicyActor:
         self._source = None  # the next `update` looks for newer variables
 
     def update(self, wait: bool = False) -> None:
+        if wait and isinstance(self._variables, variable_client.VariableClient):
+            self._variables.fetch()
         (source,) = self._variables.get_variables(("policy",))
         if source is not self._source:
             self._source = source
@@ -116,7 +118,7 @@ def _to_host(tree: types.ArrayTree) -> Callable[[types.ArrayTree], types.ArrayTr
     """
     if isinstance(tree, jax.Array):
         return np.asarray
-    if isinstance(tree, dict) and all(isinstance(leaf, jax.Array) for leaf in tree.values()):
+    if type(tree) is dict and all(isinstance(leaf, jax.Array) for leaf in tree.values()):
         return lambda values: {name: np.asarray(value) for name, value in values.items()}
     return lambda values: jax.tree.map(np.asarray, values)
 

@@ -1,5 +1,8 @@
 """The actor shell: keys, recurrent state, extras, variables, compilation."""
 
+import collections
+import threading
+
 import dm_env
 import jax
 import jax.numpy as jnp
@@ -116,6 +119,21 @@ def test_new_variables_are_used_after_update_alone():
     assert actor.select_action(observation).tolist() == [3, 6]
 
 
+def test_waiting_for_variables_puts_the_newest_in_use():
+    variables = Variables(jnp.float32(1))
+    client = acting.VariableClient(variables, ("policy",), update_period_seconds=threading.TIMEOUT_MAX)
+    policy = acting.feed_forward(lambda params, observation, key: observation * params)
+    actor = acting.PolicyActor(policy, client, key=jax.random.key(0))
+    observation = np.ones(1, np.float32)
+    assert actor.select_action(observation).tolist() == [1]
+    variables.policy = jnp.float32(3)
+    actor.update()
+    assert actor.select_action(observation).tolist() == [1]
+    actor.update(wait=True)
+    assert actor.select_action(observation).tolist() == [3]
+    client.close()
+
+
 @pytest.mark.parametrize(
     "policy", [counting_policy(), acting.feed_forward(lambda params, observation, key: observation)]
 )
@@ -137,12 +155,14 @@ def test_the_policy_is_traced_once_over_ten_steps(policy):
     assert len(traces) == 1
 
 
-def test_observations_and_actions_may_be_trees():
+@pytest.mark.parametrize("mapping", [dict, collections.OrderedDict])
+def test_observations_and_actions_may_be_trees(mapping):
     policy = acting.feed_forward(
-        lambda params, observation, key: {"move": observation["a"][:, 0], "look": observation["b"] + params}
+        lambda params, observation, key: mapping(move=observation["a"][:, 0], look=observation["b"] + params)
     )
     actor = acting.PolicyActor(policy, Variables(jnp.float32(1)), key=jax.random.key(0), num_envs=2)
     action = actor.select_action({"a": np.ones((2, 3), np.float32), "b": np.zeros(2, np.float32)})
+    assert type(action) is mapping
     np.testing.assert_array_equal(action["move"], [1, 1])
     np.testing.assert_array_equal(action["look"], [1, 1])
 
