@@ -26,7 +26,9 @@ def describe_environment(environment: environments.SyncVectorEnvironment) -> dic
     """Returns what tells one member from other environments: its name, layers (outermost first) and specs."""
     layers: list[dict[str, Any]] = []
     layer: Any = environment.environments[0]
-    while layer is not None:
+    seen: set[int] = set()  # a simulator may refer to the environment around it
+    while layer is not None and id(layer) not in seen:
+        seen.add(id(layer))
         # Only a layer's own fields: its unknown attributes may be those of the environment that it wraps.
         fields = getattr(layer, "__dict__", {})
         layers.append({"class": type(layer), "settings": fields.get("settings", {})})

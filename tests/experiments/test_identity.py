@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import types
 
 import gymnasium
 import numpy as np
@@ -72,6 +73,13 @@ def test_suite_and_settings_are_part_of_an_environment_that_was_made_by_name():
         "settings": {"name": "dm_control:cartpole:swingup", "task_kwargs": {"time_limit": 5}},
     }
     assert described["layers"][-1]["class"] == "dm_control.rl.control.Environment"
+
+
+def test_an_environment_whose_parts_refer_back_to_it_is_described():
+    environment = testing.MemoryEnvironment()
+    environment.env = types.SimpleNamespace(environment=environment)
+    layers = describe(environment)["layers"]
+    assert [layer["class"].rpartition(".")[-1] for layer in layers] == ["MemoryEnvironment", "SimpleNamespace"]
 
 
 def test_a_description_is_short_and_of_json():
