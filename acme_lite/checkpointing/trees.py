@@ -85,12 +85,14 @@ def _describe(value: Any, path: str, leaves: Leaves) -> Any:
 
 
 def _describe_array(value: np.generic | np.ndarray | jax.Array, path: str, leaves: Leaves) -> Any:
+    if isinstance(value, np.str_):
+        return str(value)
     if isinstance(value, np.generic):
         return ["scalar", _describe_array(np.asarray(value), path, leaves)]
     if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         return ["key", [str(jax.random.key_impl(value)), _describe(jax.random.key_data(value), path, leaves)]]
     array = np.asarray(value)
-    if array.dtype == object or array.dtype.names is not None:
+    if array.dtype.kind in "OSU" or array.dtype.names is not None:
         raise TypeError(f"{path} is an array of {array.dtype}, and a checkpoint's arrays hold numbers.")
     if not array.size:  # Orbax refuses these
         return ["empty", [list(array.shape), array.dtype.name]]

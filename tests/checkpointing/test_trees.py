@@ -87,6 +87,11 @@ def test_dataclasses_and_keys_come_back():
         np.testing.assert_array_equal(jax.random.bits(back.values[name]), jax.random.bits(key))
 
 
+def test_strings_of_numpy_come_back_as_strings():
+    back = checkpointing.unflatten(*checkpointing.flatten({"level": np.str_("a")}))
+    assert back == {"level": "a"} and type(back["level"]) is str
+
+
 def test_booleans_that_were_never_written_come_back_byte_for_byte(tmp_path):
     mask = np.array([0, 1, 177, 49], np.uint8).view(np.bool_)
     checkpoints = checkpointing.Checkpoints(tmp_path)
@@ -106,6 +111,8 @@ def test_booleans_that_were_never_written_come_back_byte_for_byte(tmp_path):
             r"state\['a'\] has the key \(1, 2\), and a checkpoint's keys are strings or whole numbers",
         ),
         ([np.array([None])], r"state\[0\] is an array of object"),
+        ([np.array(["a", "bc"])], r"state\[0\] is an array of <U2, and a checkpoint's arrays hold numbers"),
+        ([np.bytes_(b"a")], r"state\[0\] is an array of \|S1"),
         (collections.namedtuple("Local", "x")(1), r"state is of type .*:Local, which must be defined at the top of"),
     ],
 )
