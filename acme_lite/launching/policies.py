@@ -38,8 +38,9 @@ class NodePolicy:
         checks.at_least(self, 0, "max_restarts", "stop_stage")
         if self.start not in ("fork", "spawn"):
             raise ValueError(f"NodePolicy.start must be 'fork' or 'spawn', got {self.start!r}")
-        if isinstance(self.cores, tuple) and not set(self.cores) <= os.sched_getaffinity(0):
-            raise ValueError(f"NodePolicy.cores must be among {sorted(os.sched_getaffinity(0))}, got {self.cores!r}")
+        allowed = os.sched_getaffinity(0)
+        if isinstance(self.cores, tuple) and not (self.cores and set(self.cores) <= allowed):
+            raise ValueError(f"NodePolicy.cores must be at least one of {sorted(allowed)}, got {self.cores!r}")
         if isinstance(self.cores, str) and self.cores != "single":
             raise ValueError(f"NodePolicy.cores must be 'single', a tuple of cores or None, got {self.cores!r}")
 

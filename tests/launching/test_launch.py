@@ -343,8 +343,11 @@ def test_wrong_arguments_are_errors(tmp_path):
         launching.NodePolicy(max_restarts=-1)
     with pytest.raises(ValueError, match=r"NodePolicy\.start must be 'fork' or 'spawn', got 'thread'"):
         launching.NodePolicy(start="thread")
-    with pytest.raises(ValueError, match=r"NodePolicy.cores must be among .*, got \(100000,\)"):
-        launching.NodePolicy(cores=(100000,))
+    for cores in ((100000,), ()):
+        with pytest.raises(
+            ValueError, match=rf"NodePolicy.cores must be at least one of .*, got {re.escape(str(cores))}"
+        ):
+            launching.NodePolicy(cores=cores)
     with pytest.raises(ValueError, match=r"CallOptions.token must be ASCII and not empty"):
         launching.CallOptions(token="")
 
