@@ -75,7 +75,7 @@ class NormalizedBuilder(CoreBuilder):
     see `learning.normalize_observations`. Replay holds the observations as they are.
 
     Attributes:
-        builder: the agent's own; must derive from `CoreBuilder`, whose learner and actor are used.
+        builder: the agent's own; must derive from `CoreBuilder`, and leave `make_learner` and `init_variables` to it.
     """
 
     builder: core.Builder
@@ -83,6 +83,13 @@ class NormalizedBuilder(CoreBuilder):
     def __post_init__(self):
         if not isinstance(self.builder, CoreBuilder):
             raise ValueError(f"NormalizedBuilder.builder must derive from CoreBuilder, got {self.builder!r}.")
+        for name in ("make_learner", "init_variables"):
+            # They are about the agent's own core, and the learner here is one of the core that normalises.
+            if getattr(type(self.builder), name) is not getattr(CoreBuilder, name):
+                raise ValueError(
+                    f"NormalizedBuilder.builder must have the {name} of CoreBuilder, got {self.builder!r}, which has "
+                    "its own: let make_core or learner_settings say what is different."
+                )
 
     @property
     def learner_settings(self) -> Mapping[str, Any]:
@@ -106,6 +113,17 @@ class NormalizedBuilder(CoreBuilder):
     ) -> acting.ActorCore:
         policy = self.builder.make_policy(networks, spec, evaluation=evaluation, actor=actor)
         return acting.normalize_observations(policy)
+
+    def make_actor(
+        self,
+        policy: acting.ActorCore,
+        variables: core.VariableSource,
+        adder: adders.Adder | None,
+        *,
+        key: jax.Array,
+        num_envs: int,
+    ) -> core.Actor:
+        return self.builder.make_actor(policy, variables, adder, key=key, num_envs=num_envs)
 
     def make_tables(self, spec: specs.EnvironmentSpec, extras_spec: types.SpecTree) -> Sequence[replay.Table]:
         return self.builder.make_tables(spec, extras_spec)

@@ -108,6 +108,23 @@ def test_a_normalised_agent_learns_and_acts_by_the_same_statistics():
         np.testing.assert_array_equal(*actions)
 
 
+def test_a_normalised_agent_has_the_actor_of_the_builder_inside():
+    class Acting(dqn.DQNBuilder):
+        def make_actor(self, *args, **kwargs):
+            return args, kwargs
+
+    settings = {"key": jax.random.key(0), "num_envs": 1}
+    actor = builders.NormalizedBuilder(Acting()).make_actor("policy", "variables", None, **settings)
+    assert actor == (("policy", "variables", None), settings)
+
+
+@pytest.mark.parametrize("name", ["make_learner", "init_variables"])
+def test_what_normalising_could_not_keep_is_refused(name):
+    builder = type("Own", (dqn.DQNBuilder,), {name: lambda *args, **kwargs: None})()
+    with pytest.raises(ValueError, match=rf"must have the {name} of CoreBuilder, got Own\("):
+        builders.NormalizedBuilder(builder)
+
+
 def test_a_normalised_agent_has_a_name_and_a_config_of_its_own():
     def identity_of(builder):
         experiment = experiments.ExperimentConfig(builder, testing.value_probe)
