@@ -62,6 +62,10 @@ def summary(result: config.ExperimentResult, curve: pathlib.Path) -> str:
     steps, total = result.counts["actor_steps"], result.seconds["total"]
     ending = "Finished" if result.finished else "Interrupted"
     lines = [f"{ending} after {steps:,} environment steps in {total:.1f} s."]
+    if not result.counts.get("learner_steps"):
+        lines.append(
+            "No learner steps: the run ended before the replay gave a batch (see the agent's min_replay_size)."
+        )
     shares = [f"{name} {value / total:.0%}" for name, value in result.seconds.items() if name != "total"]
     if shares:
         lines.append(f"Time: {', '.join(shares)}.")

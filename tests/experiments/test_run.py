@@ -14,7 +14,7 @@ import pytest
 
 from acme_lite import environments, experiments, learning, networks, replay, specs, testing
 from acme_lite.agents import dqn, r2d2
-from acme_lite.experiments import parts
+from acme_lite.experiments import outputs, parts
 
 BUILDER = dqn.DQNBuilder(
     dqn.DQNConfig(
@@ -289,6 +289,13 @@ def test_a_finished_run_says_where_its_files_are(tmp_path, capsys):
     assert "Finished after 30 environment steps in" in printed
     assert "Last evaluation, at step 30: mean return" in printed
     assert str(result.directory) in printed
+
+
+@pytest.mark.parametrize("counts", [{}, {"learner_steps": 0}, {"learner_steps": 3}])
+def test_a_run_that_was_too_short_to_learn_says_so(result, counts):
+    described = dataclasses.replace(result, counts={"actor_steps": 30, **counts})
+    said = outputs.summary(described, result.directory)
+    assert ("No learner steps: the run ended before" in said) == (not counts.get("learner_steps"))
 
 
 def test_a_directory_of_another_run_is_refused_before_anything_is_done(result):
