@@ -1,6 +1,6 @@
 """Checks of a config's fields: each raises a ValueError that names the field, the value and what is allowed.
 
-A field may be a number, a tuple of numbers, or a schedule, whose first and last value are checked.
+Of a schedule, where one may be, the first and the last value are checked.
 """
 
 from __future__ import annotations
@@ -14,15 +14,19 @@ from typing import Any
 import numpy as np
 
 
-def in_range(config: Any, low: float, high: float, *names: str) -> None:
-    """Checks that fields are finite numbers in [low, high]."""
+def in_range(config: Any, low: float, high: float, *names: str, schedules: bool = False, tuples: bool = False) -> None:
+    """Checks that fields are finite numbers in [low, high], or schedules or tuples of such where these may be."""
     allowed = f"in [{low}, {high}]" if math.isfinite(high) else f"a finite number of at least {low}"
-    _check(config, names, lambda value: _is_number(value) and low <= value <= high, allowed)
+
+    def fits(value: Any) -> bool:
+        return _is_number(value) and low <= value <= high
+
+    _check(config, names, fits, allowed, schedules=schedules, tuples=tuples)
 
 
-def positive(config: Any, *names: str) -> None:
-    """Checks that fields are finite numbers greater than 0."""
-    _check(config, names, _is_positive, "a finite number greater than 0")
+def positive(config: Any, *names: str, schedules: bool = False) -> None:
+    """Checks that fields are finite numbers greater than 0, or schedules of such where these may be."""
+    _check(config, names, _is_positive, "a finite number greater than 0", schedules=schedules)
 
 
 def positive_or_none(config: Any, *names: str) -> None:
@@ -33,13 +37,21 @@ def positive_or_none(config: Any, *names: str) -> None:
 
 def at_least(config: Any, least: int, *names: str) -> None:
     """Checks that fields are whole numbers of at least `least`."""
-    allowed = f"a whole number of at least {least}"
-    _check(
-        config,
-        names,
-        lambda value: _is_number(value) and isinstance(value, (int, np.integer)) and bool(value >= least),
-        allowed,
-    )
+    _check(config, names, lambda value: _is_whole(value) and value >= least, f"a whole number of at least {least}")
+
+
+def sizes(config: Any, *names: str) -> None:
+    """Checks that fields are tuples of whole numbers of at least 1, and not empty."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, tuple) and len(value) > 0 and all(_is_whole(size) and size >= 1 for size in value)
+
+    _check(config, names, fits, "a tuple of whole numbers of at least 1")
+
+
+def booleans(config: Any, *names: str) -> None:
+    """Checks that fields are True or False."""
+    _check(config, names, lambda value: isinstance(value, (bool, np.bool_)), "True or False")
 
 
 def seeds(config: Any, *names: str) -> None:
@@ -79,22 +91,35 @@ def left_at_default(config: Any, why: str, *names: str) -> None:
     must_be(config, why, **{field.name: field.default for field in dataclasses.fields(config) if field.name in names})
 
 
-def _check(config: Any, names: tuple[str, ...], fits: Callable[[Any], bool], allowed: str) -> None:
+def _check(
+    config: Any,
+    names: tuple[str, ...],
+    fits: Callable[[Any], bool],
+    allowed: str,
+    *,
+    schedules: bool = False,
+    tuples: bool = False,
+) -> None:
+    others = " or ".join(["a schedule"] * schedules + ["a tuple"] * tuples)
     for name in names:
         field = getattr(config, name)
-        if not all(fits(value) for value in _values(field)):
-            raise ValueError(f"{type(config).__name__}.{name} must be {allowed}, got {field!r}.")
+        values: tuple[Any, ...] = (field,)
+        if schedules and hasattr(field, "initial"):
+            values = (field.initial, field.final)
+        elif tuples and isinstance(field, tuple) and field:
+            values = field
+        if not all(fits(value) for value in values):
+            also = f", or {others} of such" if others else ""
+            raise ValueError(f"{type(config).__name__}.{name} must be {allowed}{also}, got {field!r}.")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and _is_number(value)
+
+
 def _is_positive(value: Any) -> bool:
     return _is_number(value) and value > 0
-
-
-def _values(field: Any) -> tuple[Any, ...]:
-    if hasattr(field, "initial"):
-        return (field.initial, field.final)
-    return field if isinstance(field, tuple) and field else (field,)

@@ -16,20 +16,45 @@ class Config:
     other: Any = 2
 
 
-@pytest.mark.parametrize("value", [1, 0.5, np.float32(2), (1, 2.0), learning.LinearSchedule(1.0, 0.5, 3)])
+SCHEDULE = learning.LinearSchedule(1.0, 0.5, 3)
+
+
+@pytest.mark.parametrize("value", [1, 0.5, np.float32(2)])
 def test_positive_numbers_pass(value):
     checks.positive(Config(value), "field")
     checks.positive_or_none(Config(value), "field")
 
 
-@pytest.mark.parametrize(
-    "value", [0, -1.0, math.inf, math.nan, True, "1", (1, 0), (), learning.LinearSchedule(1, 0, 3)]
-)
+@pytest.mark.parametrize("value", [0, -1.0, math.inf, math.nan, True, "1", (1, 2), (), SCHEDULE])
 def test_what_is_not_positive_is_refused(value):
     with pytest.raises(ValueError, match=r"Config.field must be a finite number greater than 0, got "):
         checks.positive(Config(value), "field")
     with pytest.raises(ValueError, match=r"Config.field must be a finite number greater than 0, or None, got "):
         checks.positive_or_none(Config(value), "field")
+
+
+@pytest.mark.parametrize("value", [0, (1, 2), learning.LinearSchedule(1, 0, 3)])
+def test_schedules_and_tuples_pass_where_they_may_be(value):
+    checks.positive(Config(SCHEDULE), "field", schedules=True)
+    checks.in_range(Config(SCHEDULE, (0.5, 1)), 0, 1, "field", "other", schedules=True, tuples=True)
+    with pytest.raises(ValueError, match=r"must be a finite number greater than 0, or a schedule of such, got "):
+        checks.positive(Config(value), "field", schedules=True)
+    with pytest.raises(ValueError, match=r"must be in \[0.5, 1\], or a schedule or a tuple of such, got "):
+        checks.in_range(Config(value), 0.5, 1, "field", schedules=True, tuples=True)
+
+
+@pytest.mark.parametrize("value", [64, [64, 64], (), (64, 0), (64.0,), (True,), None])
+def test_sizes_are_tuples_of_whole_numbers(value):
+    checks.sizes(Config((64,), (np.int64(1), 2)), "field", "other")
+    with pytest.raises(ValueError, match=r"Config.field must be a tuple of whole numbers of at least 1, got "):
+        checks.sizes(Config(value), "field")
+
+
+@pytest.mark.parametrize("value", ["no", None, 1])
+def test_booleans_are_true_or_false(value):
+    checks.booleans(Config(True, np.bool_(False)), "field", "other")
+    with pytest.raises(ValueError, match=r"Config.field must be True or False, got "):
+        checks.booleans(Config(value), "field")
 
 
 def test_none_is_positive_only_where_it_may_be():
@@ -38,9 +63,9 @@ def test_none_is_positive_only_where_it_may_be():
         checks.positive(Config(None), "field")
 
 
-@pytest.mark.parametrize("value", [1.0, True, None, 0, (3, 0), "1"])
+@pytest.mark.parametrize("value", [1.0, True, None, 0, (3, 4), SCHEDULE, "1"])
 def test_at_least_takes_whole_numbers_alone(value):
-    checks.at_least(Config((1, np.int64(2))), 1, "field", "other")
+    checks.at_least(Config(1, np.int64(2)), 1, "field", "other")
     with pytest.raises(ValueError, match=r"Config.field must be a whole number of at least 1, got "):
         checks.at_least(Config(value), 1, "field")
 
@@ -52,9 +77,9 @@ def test_seeds_have_32_bits(value):
         checks.seeds(Config(value), "field")
 
 
-@pytest.mark.parametrize("value", [-0.1, 1.5, math.nan, None])
+@pytest.mark.parametrize("value", [-0.1, 1.5, math.nan, None, (0, 1), SCHEDULE])
 def test_in_range_refuses_what_lies_outside(value):
-    checks.in_range(Config((0, 1)), 0, 1, "field")
+    checks.in_range(Config(0, 1), 0, 1, "field", "other")
     with pytest.raises(ValueError, match=r"Config.field must be in \[0, 1\], got "):
         checks.in_range(Config(value), 0, 1, "field")
 

@@ -1,6 +1,8 @@
 """What builders of agents share: the learner made of `make_core`, its settings, actions, normalised observations."""
 
+import dataclasses
 import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +62,17 @@ def test_a_builder_without_a_core_cannot_be_made():
 
     with pytest.raises(TypeError, match="make_core"):
         Nothing()
+
+
+@pytest.mark.parametrize("agent", ["d4pg", "dqn", "impala", "mpo", "ppo", "r2d2", "sac", "td3"])
+def test_settings_refuse_values_of_kinds_that_they_are_not_annotated_with(agent):
+    config = getattr(importlib.import_module(f"acme_lite.agents.{agent}"), f"{agent.upper()}Config")
+    kinds = {"Schedule": learning.LinearSchedule(1.0, 0.5, 10), "tuple": (1,), "bool": True, "None": None, "list": [1]}
+    fields = dataclasses.fields(config)
+    wrong = [(field.name, value) for field in fields for kind, value in kinds.items() if kind not in field.type]
+    for name, value in wrong:
+        with pytest.raises(ValueError, match=rf"{name} .*must "):
+            config(**{name: value})
 
 
 @pytest.mark.filterwarnings("error::UserWarning")  # JAX warns of 64 bits that it does not have

@@ -573,11 +573,15 @@ def test_the_evaluation_policy_takes_the_mode():
         ("unroll_length", 0, "a whole number of at least 1"),
         ("num_epochs", 0, "a whole number of at least 1"),
         ("minibatch_size", 100, r"must divide batch_size \* unroll_length = 1024"),
-        ("clip_epsilon", 0.0, "a finite number greater than 0"),
-        ("clip_epsilon", learning.LinearSchedule(0.2, 0.0, 10), "a finite number greater than 0"),
+        ("clip_epsilon", 0.0, "a finite number greater than 0, or a schedule of such"),
+        (
+            "clip_epsilon",
+            learning.LinearSchedule(0.2, 0.0, 10),
+            "a finite number greater than 0, or a schedule of such",
+        ),
         ("value_clip", -1.0, "a finite number greater than 0, or None"),
         ("max_gradient_norm", 0.0, "a finite number greater than 0, or None"),
-        ("entropy_cost", float("nan"), "a finite number of at least 0"),
+        ("entropy_cost", float("nan"), "a finite number of at least 0, or a schedule of such"),
         ("initial_log_std", 5.0, r"in \[-20, 2\]"),
     ],
 )

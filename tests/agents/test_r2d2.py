@@ -621,7 +621,7 @@ def test_continuous_actions_are_refused_with_advice():
     ("field", "value", "allowed"),
     [
         ("discount", 1.5, r"in \[0, 1\]"),
-        ("epsilon", learning.LinearSchedule(2.0, 0.1, 10), r"in \[0, 1\]"),
+        ("epsilon", learning.LinearSchedule(2.0, 0.1, 10), r"in \[0, 1\], or a schedule of such"),
         ("epsilon_alpha", -1.0, "a finite number of at least 0"),
         ("evaluation_epsilon", 2, r"in \[0, 1\]"),
         ("max_priority_weight", 1.1, r"in \[0, 1\]"),

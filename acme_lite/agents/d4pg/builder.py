@@ -69,13 +69,16 @@ class D4PGConfig:
 
     def __post_init__(self):
         builders.check_transitions(self)
+        checks.booleans(self, "overlap")
         checks.one_of(self, ("distributional", "scalar"), "critic")
         checks.increasing(self, "v_min", "v_max")
         checks.at_least(self, 2, "num_atoms")
         checks.in_range(self, 1e-6, 1, "target_update_rate")
-        checks.in_range(self, 0, math.inf, "noise_std", "policy_learning_rate", "critic_learning_rate")
+        checks.in_range(self, 0, math.inf, "noise_std")
+        checks.in_range(self, 0, math.inf, "policy_learning_rate", "critic_learning_rate", schedules=True)
         checks.positive_or_none(self, "max_gradient_norm", "max_action_gradient_norm")
-        checks.at_least(self, 1, "target_update_period", "policy_hidden_sizes", "critic_hidden_sizes")
+        checks.at_least(self, 1, "target_update_period")
+        checks.sizes(self, "policy_hidden_sizes", "critic_hidden_sizes")
         if self.critic == "scalar":
             checks.left_at_default(self, "with a scalar critic", "num_atoms", "v_min", "v_max")
 

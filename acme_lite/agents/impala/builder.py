@@ -64,10 +64,13 @@ class IMPALAConfig:
 
     def __post_init__(self):
         checks.in_range(self, 0, 1, "discount", "trace_lambda")
-        checks.in_range(self, 0, math.inf, "value_cost", "entropy_cost", "learning_rate")
+        checks.booleans(self, "overlap")
+        checks.in_range(self, 0, math.inf, "value_cost", "entropy_cost")
+        checks.in_range(self, 0, math.inf, "learning_rate", schedules=True)
         checks.positive(self, "max_ratio", "max_policy_ratio", "optimizer_epsilon")
         checks.positive_or_none(self, "max_abs_reward", "max_gradient_norm")
-        checks.at_least(self, 1, "sequence_length", "batch_size", "core_size", "hidden_sizes")
+        checks.at_least(self, 1, "sequence_length", "batch_size", "core_size")
+        checks.sizes(self, "hidden_sizes")
         checks.at_least(self, self.batch_size, "queue_size")
         checks.one_of(self, networks.CORES, "core")
         checks.one_of(self, impala_networks.IMAGE_TORSOS, "image_torso")

@@ -86,15 +86,17 @@ class MPOConfig:
 
     def __post_init__(self):
         builders.check_transitions(self)
+        checks.booleans(self, "per_dimension", "action_penalty", "overlap")
         checks.one_of(self, ("distributional", "scalar"), "critic")
         checks.increasing(self, "v_min", "v_max")
         checks.at_least(self, 2, "num_atoms", "num_samples")
         checks.positive(self, "epsilon", "epsilon_mean", "epsilon_std", "epsilon_penalty", "initial_std")
         checks.in_range(self, -18, 1e6, "initial_log_temperature", "initial_log_alpha_mean", "initial_log_alpha_std")
         rates = ("dual_learning_rate", "policy_learning_rate", "critic_learning_rate")
-        checks.in_range(self, 0, math.inf, *rates)
+        checks.in_range(self, 0, math.inf, *rates, schedules=True)
         checks.positive_or_none(self, "max_gradient_norm")
-        checks.at_least(self, 1, "target_update_period", "policy_hidden_sizes", "critic_hidden_sizes")
+        checks.at_least(self, 1, "target_update_period")
+        checks.sizes(self, "policy_hidden_sizes", "critic_hidden_sizes")
         if self.critic == "scalar":
             checks.left_at_default(self, "with a scalar critic", "num_atoms", "v_min", "v_max")
         if not self.action_penalty:

@@ -59,11 +59,15 @@ class PPOConfig:
 
     def __post_init__(self):
         checks.in_range(self, 0, 1, "discount", "gae_lambda")
-        checks.in_range(self, 0, math.inf, "learning_rate", "value_cost", "entropy_cost")
+        checks.booleans(self, "normalize_advantages", "normalize_observations", "normalize_values")
+        checks.in_range(self, 0, math.inf, "value_cost")
+        checks.in_range(self, 0, math.inf, "learning_rate", "entropy_cost", schedules=True)
         checks.in_range(self, -20, 2, "initial_log_std")
-        checks.positive(self, "clip_epsilon", "adam_epsilon")
+        checks.positive(self, "adam_epsilon")
+        checks.positive(self, "clip_epsilon", schedules=True)
         checks.positive_or_none(self, "value_clip", "max_gradient_norm")
-        checks.at_least(self, 1, "unroll_length", "batch_size", "num_epochs", "minibatch_size", "hidden_sizes")
+        checks.at_least(self, 1, "unroll_length", "batch_size", "num_epochs", "minibatch_size")
+        checks.sizes(self, "hidden_sizes")
         if self.batch_size * self.unroll_length % self.minibatch_size:
             raise ValueError(
                 f"PPOConfig.minibatch_size must divide batch_size * unroll_length = "

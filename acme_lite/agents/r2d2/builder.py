@@ -79,14 +79,16 @@ class R2D2Config:
 
     def __post_init__(self):
         builders.check_replay(self)
-        checks.in_range(self, 0, 1, "discount", "epsilon", "evaluation_epsilon", "max_priority_weight")
-        checks.in_range(self, 0, 1, "priority_exponent", "importance_exponent")
-        checks.in_range(self, 0, math.inf, "learning_rate", "epsilon_alpha")
+        checks.booleans(self, "duelling", "overlap")
+        checks.in_range(self, 0, 1, "discount", "evaluation_epsilon", "max_priority_weight", "priority_exponent")
+        checks.in_range(self, 0, 1, "epsilon", "importance_exponent", schedules=True)
+        checks.in_range(self, 0, math.inf, "epsilon_alpha")
+        checks.in_range(self, 0, math.inf, "learning_rate", schedules=True)
         checks.positive(self, "adam_epsilon")
         checks.positive_or_none(self, "max_gradient_norm", "rescaling_epsilon")
         checks.at_least(self, 0, "burn_in_length")
-        checks.at_least(self, 1, "n_step", "trace_length", "period", "target_update_period", "hidden_sizes")
-        checks.at_least(self, 1, "core_size")
+        checks.at_least(self, 1, "n_step", "trace_length", "period", "target_update_period", "core_size")
+        checks.sizes(self, "hidden_sizes")
         checks.in_range(self, 1, self.trace_length, "period")  # steps between two traces would never be trained
         checks.one_of(self, networks.CORES, "core")
 

@@ -59,13 +59,14 @@ class SACConfig:
 
     def __post_init__(self):
         builders.check_transitions(self)
+        checks.booleans(self, "overlap")
         checks.positive(self, "initial_temperature")
         checks.positive_or_none(self, "temperature", "max_gradient_norm")
         if self.target_entropy is not None:
             checks.in_range(self, -math.inf, math.inf, "target_entropy")
-        checks.in_range(self, 0, math.inf, "learning_rate")
+        checks.in_range(self, 0, math.inf, "learning_rate", schedules=True)
         checks.in_range(self, 1e-6, 1, "target_update_rate")
-        checks.at_least(self, 1, "hidden_sizes")
+        checks.sizes(self, "hidden_sizes")
         if self.temperature is not None:
             checks.left_at_default(self, "with a fixed temperature", "initial_temperature", "target_entropy")
 

@@ -65,10 +65,13 @@ class TD3Config:
 
     def __post_init__(self):
         builders.check_transitions(self)
-        checks.in_range(self, 0, math.inf, "exploration_noise", "target_noise", "target_noise_clip", "learning_rate")
+        checks.booleans(self, "overlap")
+        checks.in_range(self, 0, math.inf, "exploration_noise", "target_noise", "target_noise_clip")
+        checks.in_range(self, 0, math.inf, "learning_rate", schedules=True)
         checks.positive_or_none(self, "max_gradient_norm")
         checks.in_range(self, 1e-6, 1, "target_update_rate")
-        checks.at_least(self, 1, "policy_update_period", "hidden_sizes")
+        checks.at_least(self, 1, "policy_update_period")
+        checks.sizes(self, "hidden_sizes")
 
 
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
