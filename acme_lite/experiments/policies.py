@@ -55,18 +55,21 @@ def save_policy(
     state, key = policy.init(), jax.random.key(0)  # of the kind that all keys of the run have
     leaves, state_leaves, (key_words,) = (jax.tree.leaves(_with_words(tree)) for tree in (params, state, key))
 
-    def select_action(leaves, observation, state_leaves, key_words):
+    def select_action(leaves, fields, state_leaves, key_words):
         action, _, new_state = policy.select_action(
-            _with_keys(params, leaves), observation, _with_keys(state, state_leaves), _with_keys(key, [key_words])
+            _with_keys(params, leaves),
+            _with_named_tuples(observation, fields),
+            _with_keys(state, state_leaves),
+            _with_keys(key, [key_words]),
         )
-        return action, jax.tree.leaves(_with_words(new_state))
+        return _with_dicts(action), jax.tree.leaves(_with_words(new_state))
 
     path, missing = directory / _POLICY_FILE, directory / _MISSING_FILE
     try:
         function = _export(
             select_action,
             [jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, leaves)],
-            observation,
+            _with_dicts(observation),
             [jax.ShapeDtypeStruct((1, *leaf.shape), leaf.dtype) for leaf in map(jnp.asarray, state_leaves)],
             jax.ShapeDtypeStruct(key_words.shape, key_words.dtype),
         )
@@ -96,6 +99,30 @@ def _with_keys(tree: types.ArrayTree, leaves: list[Any]) -> types.ArrayTree:
         return jax.random.wrap_key_data(leaf, impl=jax.random.key_impl(like)) if _is_key(like) else leaf
 
     return jax.tree.map(wrap, tree, jax.tree.unflatten(jax.tree.structure(tree), leaves))
+
+
+def _with_dicts(tree: types.ArrayTree) -> types.ArrayTree:
+    """Returns a tree whose named tuples are dicts of their fields, since an exported function knows no such class."""
+
+    def convert(node: Any) -> Any:
+        return {name: _with_dicts(value) for name, value in node._asdict().items()} if _is_named_tuple(node) else node
+
+    return jax.tree.map(convert, tree, is_leaf=_is_named_tuple)
+
+
+def _with_named_tuples(tree: types.ArrayTree, other: types.ArrayTree) -> types.ArrayTree:
+    """Returns a tree like this one with the leaves of the other, which has dicts in place of named tuples."""
+
+    def convert(node: Any, part: Any) -> Any:
+        if not _is_named_tuple(node):
+            return part
+        return type(node)(**{name: _with_named_tuples(value, part[name]) for name, value in node._asdict().items()})
+
+    return jax.tree.map(convert, tree, other, is_leaf=_is_named_tuple)
+
+
+def _is_named_tuple(node: Any) -> bool:
+    return isinstance(node, tuple) and hasattr(node, "_fields")
 
 
 def _is_key(leaf: Any) -> bool:
@@ -138,9 +165,12 @@ class Policy:
         self._state = self._initial_state
 
     def __call__(self, observation: types.ArrayTree) -> types.ArrayTree:
-        """Returns the action for one observation (no batch axis), with the leaves of the action spec."""
+        """Returns the action for one observation (no batch axis), with the leaves of the action spec.
+
+        Where that has named tuples, the action has dicts of their fields; of the observation's, dicts will do, too.
+        """
         key = self._keys.integers(2**32, size=self._key_shape, dtype=np.uint32)
-        batched = jax.tree.map(lambda leaf: np.asarray(leaf)[None], observation)
+        batched = jax.tree.map(lambda leaf: np.asarray(leaf)[None], _with_dicts(observation))
         action, self._state = self._function(self._params, batched, self._state, key)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[0], action)
 

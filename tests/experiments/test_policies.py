@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -90,6 +91,25 @@ def test_a_policy_that_is_written_after_all_takes_the_place_of_the_reason(tmp_pa
     policies.save_policy(tmp_path, good, {}, SPEC)
     assert [path.name for path in tmp_path.iterdir()] == ["policy.bin"]
     assert experiments.load_policy(tmp_path)(OBSERVATION) == OBSERVATION["query"]
+
+
+class Pair(NamedTuple):
+    second: Any
+    first: Any
+
+
+def test_named_tuples_are_dicts_to_a_policy_that_was_saved(tmp_path):
+    def select_action(params, observation, key):
+        (pair,) = observation["pairs"]
+        return Pair(first=pair.first, second=pair.second.first)
+
+    array = specs.Array((), np.float32)
+    spec = SPEC._replace(observation={"pairs": [Pair(Pair(array, array), array)]})
+    assert policies.save_policy(tmp_path, acting.feed_forward(select_action), {}, spec) is not None
+    policy = experiments.load_policy(tmp_path)
+    one, two, three = np.float32([1, 2, 3])
+    for pair in (Pair(Pair(one, two), three), {"first": three, "second": {"first": two, "second": one}}):
+        assert policy({"pairs": [pair]}) == {"first": 3, "second": 2}
 
 
 def test_keys_and_numbers_that_numpy_has_no_type_for_come_back(tmp_path):
