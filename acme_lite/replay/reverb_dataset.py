@@ -15,6 +15,7 @@ from acme_lite.replay.reverb_link import Link
 
 _RETRY_SECONDS = 0.5
 _NAP_SECONDS = 0.05
+_LOOK_AROUND_SECONDS = 0.5
 _NUM_WORKERS = 4
 _SIGNATURE_SECONDS = 5
 
@@ -232,7 +233,9 @@ class PrefetchingReverbDataset:
             if self._is_wanted(generation):
                 self._drawn = made
                 self._changed.notify_all()
-                self._changed.wait_for(lambda: self._drawn is None or self._closed)
+                # Whoever closes the replay, or restores it, does not know of this thread.
+                while self._drawn is not None and self._is_wanted(generation):
+                    self._changed.wait(_LOOK_AROUND_SECONDS)
         return self._is_wanted(generation)
 
     def _pause(self, _: float) -> None:

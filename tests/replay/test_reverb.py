@@ -578,3 +578,19 @@ def test_frames_are_kept_for_items_that_skip_some(make, restored):
         writer.complete({"action": np.zeros(1, np.int32)})
     data = next(made.dataset("replay", 50, timeout_seconds=10.0)).data
     np.testing.assert_array_equal(data.observation[:, 1], data.observation[:, 0] + (data.observation[:, 1] > 0))
+
+
+def test_a_dataset_draws_no_more_once_the_replay_is_closed(make):
+    before = set(threading.enumerate())
+    made = make(steps.transition_table(), prefetch=True)
+    stream = steps.Steps(made.writer())
+    stream.transitions(10)
+    dataset = made.dataset("replay", 4, timeout_seconds=60.0)
+    next(dataset)
+    deadline = time.monotonic() + 60.0
+    while dataset._drawn is None and time.monotonic() < deadline:
+        time.sleep(0.01)  # the next sample is drawn, and lies there
+    (thread,) = (one for one in set(threading.enumerate()) - before if one.name == "reverb-dataset")
+    made.close()
+    thread.join(60.0)
+    assert not thread.is_alive()
