@@ -76,7 +76,7 @@ def inward_bounds(spec: dm_specs.Array, dtype: np.dtype) -> tuple[np.ndarray, np
 
 
 def would_round(value: Any, dtype: np.dtype) -> bool:
-    """Returns whether casting to a dtype would make whole numbers of floats."""
+    """Returns whether casting an array `[...]` to a dtype would make whole numbers of floats."""
     return dtype.kind in "iub" and np.asarray(value).dtype.kind in "fc"
 
 

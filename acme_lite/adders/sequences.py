@@ -65,8 +65,9 @@ class SequenceAdder:
             length: rows of a window, at least 1.
             period: rows from the start of one window to the start of the next, in [1, length].
             end_of_episode: what becomes of an episode's last rows.
-            min_length: least rows of a window at an episode's end; 2 leave out those that hold nothing but a last
-                observation, from which there is nothing to learn. Greater where burn-in needs the first rows.
+            min_length: least rows of a window at an episode's end, in [2, max(2, length)]; 2 leave out those that hold
+                nothing but a last observation, from which there is nothing to learn. Greater where burn-in needs the
+                first rows.
             table: name of a table of `Sequences` of this length and period.
             start_extras: names of the extras that a window holds of its first row alone, as `types.Sequence.start`.
                 Where that row is an episode's last observation, they mean nothing.

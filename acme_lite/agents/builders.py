@@ -208,6 +208,7 @@ def check_replay(config: ReplayConfig) -> None:
     Raises:
         ValueError: one is out of range; names it, its value and what is allowed.
     """
+    checks.booleans(config, "overlap")
     checks.positive(config, "samples_per_insert")
     checks.at_least(config, 1, "batch_size", "min_replay_size", "num_steps_per_call")
     checks.at_least(config, config.min_replay_size, "max_replay_size")

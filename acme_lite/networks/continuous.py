@@ -130,7 +130,8 @@ def layer_norm_mlp(
         hidden_sizes: of the layers, at least one.
         activation: of all layers but the first.
 
-    Reference: Hoffman et al., Acme (2020), whose code has these layers and these initial weights for D4PG and MPO.
+    Reference: Hoffman et al., Acme (2020), whose code has these layers and initial weights for D4PG, and for MPO
+    without the last activation.
     """
     w_init = hk.initializers.VarianceScaling(0.333, "fan_out", "uniform")
     first = hk.Linear(hidden_sizes[0], w_init=w_init)(features)

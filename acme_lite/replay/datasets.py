@@ -100,6 +100,9 @@ def zip_datasets(*datasets: interface.Dataset) -> ZippedDataset:
 
     It is due when the first dataset is due and the others are ready: the first sets the pace. What was drawn before a
     `TimeoutError` of another dataset is kept for the next call, and is not part of `state`.
+
+    Raises:
+        ValueError: there are no datasets, or two of one table that may have items for one of them alone.
     """
     return ZippedDataset(datasets)
 
@@ -109,5 +112,8 @@ def mix_datasets(*datasets: interface.Dataset) -> MixedDataset:
 
     Their data must have equal structures. `info` is a tuple, one per dataset; `update_priorities` takes one array for
     the whole batch, or a tuple. The first dataset sets the pace, as in `zip_datasets`.
+
+    Raises:
+        ValueError: as `zip_datasets`.
     """
     return MixedDataset(datasets)

@@ -108,9 +108,13 @@ class LocalDataset:
     """An `interface.Dataset` of one table of a `LocalReplay`; made by `LocalReplay.dataset`.
 
     Iterate from one thread at a time.
+
+    Attributes:
+        source: see `tables.Table.source`.
     """
 
     def __init__(self, store: Store, table: str, shape: tuple[int, ...], *, seed: int, timeout_seconds: float | None):
+        self.source = store.table(table).declaration.source(store)
         self._store = store
         self._table = table
         self._shape = shape
@@ -131,11 +135,6 @@ class LocalDataset:
             store.admit()
             store.notify()
         return sample
-
-    @property
-    def source(self) -> tuple[int, str] | None:
-        """Which table the samples are of; None where it never holds any back once there are some."""
-        return (id(self._store), self._table) if self._store.table(self._table).declaration.holds_back else None
 
     def ready(self) -> bool:
         with self._store.lock:

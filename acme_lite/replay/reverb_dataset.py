@@ -24,9 +24,13 @@ class ReverbDataset:
     """An `interface.Dataset` that draws exactly when it is asked, from a server in this process.
 
     Made by `ReverbReplay.dataset`. Iterate from one thread at a time.
+
+    Attributes:
+        source: see `tables.Table.source`.
     """
 
     def __init__(self, link: Link, table: tables.Table, shape: tuple[int, ...], timeout_seconds: float | None):
+        self.source = table.source(link)
         self._link = link
         self._table = table
         self._shape = shape
@@ -43,11 +47,6 @@ class ReverbDataset:
         sample, self._drawn = self._drawn, None
         assert sample is not None
         return sample
-
-    @property
-    def source(self) -> tuple[int, str] | None:
-        """Which table the samples are of; None where it never holds any back once there are some."""
-        return (id(self._link), self._table.name) if self._table.holds_back else None
 
     def ready(self) -> bool:
         self._check_open()
@@ -108,9 +107,13 @@ class PrefetchingReverbDataset:
     Where the server is in this process, `ready` and `due` go by what was taken and not by what was drawn, so that a
     runner acts and learns in the same order as with a local replay: whatever the limiter would give to somebody who
     draws on demand is on its way to this thread.
+
+    Attributes:
+        source: see `tables.Table.source`.
     """
 
     def __init__(self, link: Link, table: tables.Table, shape: tuple[int, ...], timeout_seconds: float | None):
+        self.source = table.source(link)
         self._link = link
         self._table = table
         self._shape = shape
@@ -137,11 +140,6 @@ class PrefetchingReverbDataset:
             self._changed.notify_all()
         assert sample is not None
         return sample
-
-    @property
-    def source(self) -> tuple[int, str] | None:
-        """Which table the samples are of; None where it never holds any back once there are some."""
-        return (id(self._link), self._table.name) if self._table.holds_back else None
 
     def ready(self) -> bool:
         return self._has_drawn() or (self._plans and _can_sample(self._link, self._table, self._num_items))

@@ -64,7 +64,7 @@ class Columns:
             array[ZERO_ROW] = 0
 
     def check(self, tree: types.ArrayTree, num_streams: int) -> None:
-        """Raises ValueError unless `tree` is the spec tree with leaves `[num_streams, ...]`."""
+        """Raises ValueError unless `tree` is the spec tree with leaves `[num_streams, ...]`, whole where it is."""
         try:
             leaves = self._flatten(tree)
         except (KeyError, TypeError, ValueError) as error:

@@ -163,10 +163,13 @@ class Table:
                 f"max_size is {self.max_size}."
             )
 
-    @property
-    def holds_back(self) -> bool:
-        """Whether there may be items for one sample and not for two."""
-        return self.max_times_sampled > 0 or not isinstance(self.limiter, rate_limiters.MinSize)
+    def source(self, owner: object) -> tuple[int, str] | None:
+        """Returns what is the same for all datasets of this table of a replay's `owner`, its store or link.
+
+        None where there never are items for one dataset and not for two.
+        """
+        unlimited = isinstance(self.limiter, rate_limiters.MinSize) and not self.max_times_sampled
+        return None if unlimited else (id(owner), self.name)
 
     def check_dataset(self, num_items: int) -> None:
         """Raises ValueError if the table could never give so many items at once."""

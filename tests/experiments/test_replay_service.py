@@ -44,6 +44,11 @@ class Program:
         self._replay = nodes.ReplayService(self, self, self._coordinator)
         return self._replay
 
+    def open(self, directory):
+        service = self.start()
+        service.open(str(directory), None)
+        return service
+
     def kill(self):
         if self._replay is not None and self._replay.local is not None:
             self._replay.local.close()
@@ -77,8 +82,7 @@ def num_inserts(service):
 
 def test_it_goes_on_from_the_checkpoint_that_was_saved_last(make_program, tmp_path, capsys):
     program = make_program()
-    service = program.start()
-    service.open(str(tmp_path), None)
+    service = program.open(tmp_path)
     insert(service, 3)
     service.save()
     insert(service, 2)
@@ -90,8 +94,7 @@ def test_it_goes_on_from_the_checkpoint_that_was_saved_last(make_program, tmp_pa
 
 def test_it_goes_on_from_what_the_server_has_written_where_nobody_was_told(make_program, tmp_path):
     program = make_program()
-    service = program.start()
-    service.open(str(tmp_path), None)
+    service = program.open(tmp_path)
     insert(service, 3)
     told = service.save()["checkpoint"]
     insert(service, 2)
@@ -115,8 +118,7 @@ def test_it_goes_on_from_the_checkpoint_that_it_was_opened_with(make_program, tm
 
 def test_it_goes_on_from_the_checkpoint_before_one_that_is_damaged(make_program, tmp_path, capsys):
     program = make_program()
-    service = program.start()
-    service.open(str(tmp_path), None)
+    service = program.open(tmp_path)
     of_run = checkpointing.Checkpoints(tmp_path / "checkpoints")
     saved = []
     for _ in range(2):
@@ -133,8 +135,7 @@ def test_it_goes_on_from_the_checkpoint_before_one_that_is_damaged(make_program,
 
 def test_it_says_so_where_all_checkpoints_are_damaged(make_program, tmp_path):
     program = make_program()
-    service = program.start()
-    service.open(str(tmp_path), None)
+    service = program.open(tmp_path)
     insert(service, 3)
     saved = service.save()["checkpoint"]
     checkpointing.Checkpoints(tmp_path / "checkpoints").save({"replay": {"checkpoint": saved}}, {})
@@ -156,8 +157,7 @@ def test_it_begins_empty_whatever_another_program_has_left(make_program, tmp_pat
     insert(before, 3)
     before.save()
     program = make_program()
-    service = program.start()
-    service.open(str(tmp_path), None)
+    service = program.open(tmp_path)
     assert num_inserts(service) == 0
     insert(service, 1)
     assert num_inserts(program.start()) == 0

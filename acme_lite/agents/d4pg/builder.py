@@ -69,7 +69,6 @@ class D4PGConfig:
 
     def __post_init__(self):
         builders.check_transitions(self)
-        checks.booleans(self, "overlap")
         checks.one_of(self, ("distributional", "scalar"), "critic")
         checks.increasing(self, "v_min", "v_max")
         checks.at_least(self, 2, "num_atoms")

@@ -81,7 +81,7 @@ class DQNConfig:
 
     def __post_init__(self):
         builders.check_transitions(self)
-        checks.booleans(self, "double_q", "duelling", "munchausen", "overlap")
+        checks.booleans(self, "double_q", "duelling", "munchausen")
         checks.in_range(self, 0, 1, "epsilon", schedules=True, tuples=True)
         checks.in_range(self, 0, 1, "importance_exponent", schedules=True)
         checks.in_range(self, 0, 1, "evaluation_epsilon", "priority_exponent")

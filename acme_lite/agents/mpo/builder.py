@@ -20,7 +20,8 @@ from acme_lite.agents.mpo import networks as mpo_networks
 class MPOConfig:
     """Settings of MPO. The defaults are those of the DeepMind control suite in Hoffman et al., Acme (2020).
 
-    With these, but for `initial_std`, the published curves were made that ours are compared with.
+    With these, but for `initial_std`, the published curves were made that ours are compared with; their networks have
+    no activation in the last layer before a head.
     """
 
     critic: Literal["distributional", "scalar"] = "scalar"
@@ -86,7 +87,7 @@ class MPOConfig:
 
     def __post_init__(self):
         builders.check_transitions(self)
-        checks.booleans(self, "per_dimension", "action_penalty", "overlap")
+        checks.booleans(self, "per_dimension", "action_penalty")
         checks.one_of(self, ("distributional", "scalar"), "critic")
         checks.increasing(self, "v_min", "v_max")
         checks.at_least(self, 2, "num_atoms", "num_samples")

@@ -79,7 +79,7 @@ class R2D2Config:
 
     def __post_init__(self):
         builders.check_replay(self)
-        checks.booleans(self, "duelling", "overlap")
+        checks.booleans(self, "duelling")
         checks.in_range(self, 0, 1, "discount", "evaluation_epsilon", "max_priority_weight", "priority_exponent")
         checks.in_range(self, 0, 1, "epsilon", "importance_exponent", schedules=True)
         checks.in_range(self, 0, math.inf, "epsilon_alpha")

@@ -59,7 +59,6 @@ class SACConfig:
 
     def __post_init__(self):
         builders.check_transitions(self)
-        checks.booleans(self, "overlap")
         checks.positive(self, "initial_temperature")
         checks.positive_or_none(self, "temperature", "max_gradient_norm")
         if self.target_entropy is not None:

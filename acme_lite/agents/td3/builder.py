@@ -65,7 +65,6 @@ class TD3Config:
 
     def __post_init__(self):
         builders.check_transitions(self)
-        checks.booleans(self, "overlap")
         checks.in_range(self, 0, math.inf, "exploration_noise", "target_noise", "target_noise_clip")
         checks.in_range(self, 0, math.inf, "learning_rate", schedules=True)
         checks.positive_or_none(self, "max_gradient_norm")
