@@ -260,3 +260,37 @@ def critic_ensemble(critic: Critic, size: int) -> Critic:
         return jnp.stack([critic.apply(own, observation, action) for own in params])
 
     return Critic(init, apply)
+
+
+def actor_critic_from_haiku(
+    spec: specs.EnvironmentSpec,
+    policy: Callable[[jax.Array, int], Any],
+    critic: Callable[[jax.Array, jax.Array], Any],
+    *,
+    torso: torsos.Torso | None = None,
+    num_critics: int | None = None,
+    agent: str,
+) -> ActorCriticNetworks:
+    """Returns the networks of two functions of features that use Haiku modules.
+
+    Args:
+        spec: of the environment.
+        policy: `(features [B, F], D) -> output [B, ...]` of the policy head, where actions are of D numbers.
+        critic: `(features [B, F], action [B, D] in [-1, 1]) -> output [B, ...]`.
+        torso: from an observation to features `[B, F]`, of which policy and critics have one each; observations with
+            images need it, and all others are concatenated without it.
+        num_critics: how many critics alike there are, whose outputs are `[num_critics, B, ...]`; None for one alone.
+        agent: name of the agent, for errors.
+
+    Raises:
+        ValueError: actions are not continuous within finite bounds, or images have no torso.
+    """
+    size = make_action_scaling(spec.action, agent=agent).size
+    encode = observation_encoder(spec.observation, torso, agent=agent)
+    one_critic = critic_from_haiku(
+        lambda observation, action: critic(encode(observation), action), spec.observation, size
+    )
+    return ActorCriticNetworks(
+        feed_forward.from_haiku(lambda observation: policy(encode(observation), size), spec.observation),
+        one_critic if num_critics is None else critic_ensemble(one_critic, num_critics),
+    )

@@ -6,14 +6,14 @@ Both are the same four functions, so that a loss is written once for either kind
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple, Protocol
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from acme_lite import _runtime
+from acme_lite import _runtime, checks
 from acme_lite.networks import heads
 
 
@@ -83,3 +83,43 @@ def categorical_returns(v_min: float, v_max: float, num_atoms: int) -> ReturnMod
         return -jnp.sum(target * jax.nn.log_softmax(logits_tm1)) - entropy
 
     return ReturnModel(head, lambda logits: heads.categorical_mean(logits, atoms), mixture, jax.vmap(loss))
+
+
+class CriticConfig(Protocol):
+    """The settings that say how a critic models returns."""
+
+    @property
+    def critic(self) -> Literal["distributional", "scalar"]:
+        """Whether by a distribution or by their mean."""
+
+    @property
+    def num_atoms(self) -> int:
+        """Atoms of the distribution."""
+
+    @property
+    def v_min(self) -> float:
+        """Least return that the distribution knows."""
+
+    @property
+    def v_max(self) -> float:
+        """Greatest return that the distribution knows."""
+
+
+def check(config: CriticConfig) -> None:
+    """Checks the settings.
+
+    Raises:
+        ValueError: one is out of range, or is set and has no effect; names it, its value and what is allowed.
+    """
+    checks.one_of(config, ("distributional", "scalar"), "critic")
+    checks.increasing(config, "v_min", "v_max")
+    checks.at_least(config, 2, "num_atoms")
+    if config.critic == "scalar":
+        checks.left_at_default(config, "with a scalar critic", "num_atoms", "v_min", "v_max")
+
+
+def from_config(config: CriticConfig) -> ReturnModel:
+    """Returns how the config's critic models returns."""
+    if config.critic == "scalar":
+        return scalar_returns()
+    return categorical_returns(config.v_min, config.v_max, config.num_atoms)

@@ -2,7 +2,7 @@
 
 from acme_lite.agents.d4pg.builder import VARIANTS, D4PGBuilder, D4PGConfig
 from acme_lite.agents.d4pg.learning import TrainingState, critic_loss, make_core, policy_loss
-from acme_lite.agents.d4pg.networks import make_networks, return_model
+from acme_lite.agents.d4pg.networks import make_networks
 
 __all__ = [
     "VARIANTS",
@@ -13,5 +13,4 @@ __all__ = [
     "make_core",
     "make_networks",
     "policy_loss",
-    "return_model",
 ]

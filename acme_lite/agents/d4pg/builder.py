@@ -15,6 +15,7 @@ from acme_lite import networks as networks_lib
 from acme_lite.agents import builders
 from acme_lite.agents.d4pg import learning as d4pg_learning
 from acme_lite.agents.d4pg import networks as d4pg_networks
+from acme_lite.networks import return_models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,17 +70,13 @@ class D4PGConfig:
 
     def __post_init__(self):
         builders.check_transitions(self)
-        checks.one_of(self, ("distributional", "scalar"), "critic")
-        checks.increasing(self, "v_min", "v_max")
-        checks.at_least(self, 2, "num_atoms")
+        return_models.check(self)
         checks.in_range(self, 1e-6, 1, "target_update_rate")
         checks.in_range(self, 0, math.inf, "noise_std")
         checks.in_range(self, 0, math.inf, "policy_learning_rate", "critic_learning_rate", schedules=True)
         checks.positive_or_none(self, "max_gradient_norm", "max_action_gradient_norm")
         checks.at_least(self, 1, "target_update_period")
         checks.sizes(self, "policy_hidden_sizes", "critic_hidden_sizes")
-        if self.critic == "scalar":
-            checks.left_at_default(self, "with a scalar critic", "num_atoms", "v_min", "v_max")
 
 
 _LILLICRAP: dict[str, Any] = dict(critic="scalar", n_step=1, noise_std=0.2, critic_learning_rate=1e-3)
@@ -105,7 +102,7 @@ class D4PGBuilder(builders.TransitionBuilder):
     def make_networks(self, spec: specs.EnvironmentSpec) -> networks.ActorCriticNetworks:
         return d4pg_networks.make_networks(
             spec,
-            d4pg_networks.return_model(self.config),
+            return_models.from_config(self.config),
             policy_hidden_sizes=self.config.policy_hidden_sizes,
             critic_hidden_sizes=self.config.critic_hidden_sizes,
         )

@@ -119,7 +119,7 @@ def make_core(
 ) -> learning.LearnerCore:
     """Returns D4PG as pure functions."""
     scaling = networks.make_action_scaling(spec.action, agent=d4pg_networks.AGENT)
-    returns = d4pg_networks.return_model(config)
+    returns = return_models.from_config(config)
     policy_optimizer = learning.make_optimizer(config.policy_learning_rate, max_gradient_norm=config.max_gradient_norm)
     critic_optimizer = learning.make_optimizer(config.critic_learning_rate, max_gradient_norm=config.max_gradient_norm)
 

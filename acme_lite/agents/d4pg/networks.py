@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from acme_lite import networks, specs, types
+from acme_lite import networks, specs
 from acme_lite.networks import return_models
 
-if TYPE_CHECKING:
-    from acme_lite.agents.d4pg.builder import D4PGConfig
-
 AGENT = "D4PG"
-
-
-def return_model(config: D4PGConfig) -> return_models.ReturnModel:
-    """Returns how the config's critic models returns."""
-    if config.critic == "scalar":
-        return return_models.scalar_returns()
-    return return_models.categorical_returns(config.v_min, config.v_max, config.num_atoms)
 
 
 def make_networks(
@@ -47,18 +36,12 @@ def make_networks(
     Raises:
         ValueError: actions are not one bounded array of floats, or there is an image and no torso for it.
     """
-    action_size = networks.make_action_scaling(spec.action, agent=AGENT).size
-    encode = networks.observation_encoder(spec.observation, torso, agent=AGENT)
 
-    def policy(observation: types.ArrayTree) -> jax.Array:
-        features = networks.layer_norm_mlp(encode(observation), policy_hidden_sizes)
-        return networks.deterministic_head(features, action_size)
+    def policy(features: jax.Array, size: int) -> jax.Array:
+        return networks.deterministic_head(networks.layer_norm_mlp(features, policy_hidden_sizes), size)
 
-    def critic(observation: types.ArrayTree, action: jax.Array) -> jax.Array:
-        inputs = jnp.concatenate([encode(observation), action], axis=-1)
+    def critic(features: jax.Array, action: jax.Array) -> jax.Array:
+        inputs = jnp.concatenate([features, action], axis=-1)
         return returns.head(networks.layer_norm_mlp(inputs, critic_hidden_sizes))
 
-    return networks.ActorCriticNetworks(
-        networks.from_haiku(policy, spec.observation),
-        networks.critic_from_haiku(critic, spec.observation, action_size),
-    )
+    return networks.actor_critic_from_haiku(spec, policy, critic, torso=torso, agent=AGENT)

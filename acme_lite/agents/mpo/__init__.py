@@ -13,7 +13,7 @@ from acme_lite.agents.mpo.learning import (
     sample_actions,
     temperature_loss,
 )
-from acme_lite.agents.mpo.networks import make_networks, return_model
+from acme_lite.agents.mpo.networks import make_networks
 
 __all__ = [
     "VARIANTS",
@@ -28,7 +28,6 @@ __all__ = [
     "make_networks",
     "out_of_bounds",
     "policy_loss",
-    "return_model",
     "sample_actions",
     "temperature_loss",
 ]

@@ -14,6 +14,7 @@ from acme_lite import networks as networks_lib
 from acme_lite.agents import builders
 from acme_lite.agents.mpo import learning as mpo_learning
 from acme_lite.agents.mpo import networks as mpo_networks
+from acme_lite.networks import return_models
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,9 +89,8 @@ class MPOConfig:
     def __post_init__(self):
         builders.check_transitions(self)
         checks.booleans(self, "per_dimension", "action_penalty")
-        checks.one_of(self, ("distributional", "scalar"), "critic")
-        checks.increasing(self, "v_min", "v_max")
-        checks.at_least(self, 2, "num_atoms", "num_samples")
+        return_models.check(self)
+        checks.at_least(self, 2, "num_samples")
         checks.positive(self, "epsilon", "epsilon_mean", "epsilon_std", "epsilon_penalty", "initial_std")
         checks.in_range(self, -18, 1e6, "initial_log_temperature", "initial_log_alpha_mean", "initial_log_alpha_std")
         rates = ("dual_learning_rate", "policy_learning_rate", "critic_learning_rate")
@@ -98,8 +98,6 @@ class MPOConfig:
         checks.positive_or_none(self, "max_gradient_norm")
         checks.at_least(self, 1, "target_update_period")
         checks.sizes(self, "policy_hidden_sizes", "critic_hidden_sizes")
-        if self.critic == "scalar":
-            checks.left_at_default(self, "with a scalar critic", "num_atoms", "v_min", "v_max")
         if not self.action_penalty:
             checks.left_at_default(self, "without action_penalty", "epsilon_penalty")
 
@@ -121,7 +119,7 @@ class MPOBuilder(builders.TransitionBuilder):
     def make_networks(self, spec: specs.EnvironmentSpec) -> networks.ActorCriticNetworks:
         return mpo_networks.make_networks(
             spec,
-            mpo_networks.return_model(self.config),
+            return_models.from_config(self.config),
             policy_hidden_sizes=self.config.policy_hidden_sizes,
             critic_hidden_sizes=self.config.critic_hidden_sizes,
             initial_std=self.config.initial_std,

@@ -241,7 +241,7 @@ def make_core(
 ) -> learning.LearnerCore:
     """Returns MPO as pure functions."""
     scaling = networks.make_action_scaling(spec.action, agent=mpo_networks.AGENT)
-    returns = mpo_networks.return_model(config)
+    returns = return_models.from_config(config)
     limited = functools.partial(learning.make_optimizer, max_gradient_norm=config.max_gradient_norm)
     policy_optimizer, critic_optimizer = limited(config.policy_learning_rate), limited(config.critic_learning_rate)
     dual_optimizer = learning.make_optimizer(config.dual_learning_rate)

@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
 
-from acme_lite import networks, specs, types
+from acme_lite import networks, specs
 from acme_lite.networks import policy_gaussian, return_models
 
-if TYPE_CHECKING:
-    from acme_lite.agents.mpo.builder import MPOConfig
-
 AGENT = "MPO"
-
-
-def return_model(config: MPOConfig) -> return_models.ReturnModel:
-    """Returns how the config's critic models returns."""
-    if config.critic == "scalar":
-        return return_models.scalar_returns()
-    return return_models.categorical_returns(config.v_min, config.v_max, config.num_atoms)
 
 
 def make_networks(
@@ -49,19 +38,14 @@ def make_networks(
     Raises:
         ValueError: actions are not one bounded array of floats, or there is an image and no torso for it.
     """
-    action_size = networks.make_action_scaling(spec.action, agent=AGENT).size
-    encode = networks.observation_encoder(spec.observation, torso, agent=AGENT)
 
-    def policy(observation: types.ArrayTree) -> policy_gaussian.DiagonalGaussian:
-        features = networks.layer_norm_mlp(encode(observation), policy_hidden_sizes)
-        return policy_gaussian.gaussian_head(features, action_size, initial_std=initial_std)
+    def policy(features: jax.Array, size: int) -> policy_gaussian.DiagonalGaussian:
+        features = networks.layer_norm_mlp(features, policy_hidden_sizes)
+        return policy_gaussian.gaussian_head(features, size, initial_std=initial_std)
 
-    def critic(observation: types.ArrayTree, action: jax.Array) -> jax.Array:
+    def critic(features: jax.Array, action: jax.Array) -> jax.Array:
         # Samples of the policy have no bounds; what the environment gets of them has.
-        inputs = jnp.concatenate([encode(observation), jnp.clip(action, -1, 1)], axis=-1)
+        inputs = jnp.concatenate([features, jnp.clip(action, -1, 1)], axis=-1)
         return returns.head(networks.layer_norm_mlp(inputs, critic_hidden_sizes))
 
-    return networks.ActorCriticNetworks(
-        networks.from_haiku(policy, spec.observation),
-        networks.critic_from_haiku(critic, spec.observation, action_size),
-    )
+    return networks.actor_critic_from_haiku(spec, policy, critic, torso=torso, agent=AGENT)

@@ -8,7 +8,7 @@ import haiku as hk
 import jax
 import jax.numpy as jnp
 
-from acme_lite import networks, specs, types
+from acme_lite import networks, specs
 
 
 def make_networks(
@@ -27,18 +27,11 @@ def make_networks(
     Raises:
         ValueError: actions are not continuous within finite bounds, or images have no torso.
     """
-    size = networks.make_action_scaling(spec.action, agent="SAC").size
-    encode = networks.observation_encoder(spec.observation, torso, agent="SAC")
 
-    def policy(observation: types.ArrayTree) -> networks.SquashedGaussian:
-        features = hk.nets.MLP(hidden_sizes, activate_final=True)(encode(observation))
-        return networks.squashed_gaussian_head(features, size)
+    def policy(features: jax.Array, size: int) -> networks.SquashedGaussian:
+        return networks.squashed_gaussian_head(hk.nets.MLP(hidden_sizes, activate_final=True)(features), size)
 
-    def value(observation: types.ArrayTree, action: jax.Array) -> jax.Array:
-        features = jnp.concatenate([encode(observation), action], axis=-1)
-        return hk.nets.MLP((*hidden_sizes, 1))(features)[..., 0]
+    def critic(features: jax.Array, action: jax.Array) -> jax.Array:
+        return hk.nets.MLP((*hidden_sizes, 1))(jnp.concatenate([features, action], axis=-1))[..., 0]
 
-    critic = networks.critic_from_haiku(value, spec.observation, size)
-    return networks.ActorCriticNetworks(
-        networks.from_haiku(policy, spec.observation), networks.critic_ensemble(critic, 2)
-    )
+    return networks.actor_critic_from_haiku(spec, policy, critic, torso=torso, num_critics=2, agent="SAC")
