@@ -17,12 +17,12 @@ import dataclasses
 import json
 import os
 import pathlib
-import platform
 import statistics
 import subprocess
 import sys
 from typing import Any
 
+import processes
 import tyro
 
 EXAMPLE = pathlib.Path(__file__).resolve().parent.parent / "examples" / "train.py"
@@ -189,7 +189,7 @@ def draw(axes: Any, curves: list[dict[int, float]], label: str) -> None:
 
 
 def main(benchmark: Benchmark) -> None:
-    print(f"{platform.platform()}, {benchmark}", flush=True)
+    print(f"{processes.machine()}, {benchmark}", flush=True)
     benchmark.output.mkdir(parents=True, exist_ok=True)
     path = benchmark.output / "returns.csv"
     for seed in benchmark.seeds:

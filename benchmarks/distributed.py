@@ -23,7 +23,6 @@ import itertools
 import json
 import os
 import pathlib
-import platform
 import statistics
 import sys
 import tempfile
@@ -32,6 +31,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import dm_env
+import processes
 import tyro
 import watching
 
@@ -238,9 +238,7 @@ def report(name: str, topology: str, placement: str, results: list[dict[str, Any
 
 
 def main(benchmark: Benchmark) -> None:
-    import jax
-
-    print(f"{platform.platform()}, cores {sorted(os.sched_getaffinity(0))}, JAX {jax.__version__}, {benchmark}")
+    print(f"{processes.machine()}, {benchmark}")
     print("medians (lowest to highest)", flush=True)
     for name in benchmark.workloads:
         variants = list(itertools.product(benchmark.topologies, benchmark.placements))

@@ -23,10 +23,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import resource
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -37,6 +35,7 @@ import ideal_d4pg
 import ideal_dqn
 import ideal_loop
 import ideal_sac
+import processes
 import tyro
 
 
@@ -273,24 +272,11 @@ def measure(arguments: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def measure_alone(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Runs one measurement in a fresh process."""
-    command = [sys.executable, __file__, json.dumps(arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    if result.returncode:
-        raise RuntimeError(result.stderr)
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 def main(benchmark: Benchmark) -> None:
     if benchmark.cores:
         os.sched_setaffinity(0, benchmark.cores)
-    import jax
-
-    print(
-        f"{platform.platform()}, cores {sorted(os.sched_getaffinity(0))}, Python {platform.python_version()}, ", end=""
-    )
-    print(f"JAX {jax.__version__}; medians of {benchmark.repeats}, environment steps per second (lowest to highest)")
+    print(processes.machine())
+    print(f"medians of {benchmark.repeats}, environment steps per second (lowest to highest)")
     for name in benchmark.workloads:
         workload = WORKLOADS[name]
         variants = workload.variants
@@ -302,7 +288,7 @@ def main(benchmark: Benchmark) -> None:
                 arguments = {"workload": name, "variant": variant, "num_updates": num_updates}
                 arguments["steps"] = round(benchmark.steps * workload.length)
                 arguments["measure_from"] = benchmark.warm_up_steps
-                results[variant, num_updates].append(measure_alone(arguments))
+                results[variant, num_updates].append(processes.measure_alone(__file__, arguments, timeout_seconds=600))
         report(name, results)
 
 

@@ -14,15 +14,14 @@ import dataclasses
 import json
 import os
 import pathlib
-import platform
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
 
 import ideal_ppo
+import processes
 import tyro
 
 _CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
@@ -123,29 +122,17 @@ def measure(arguments: dict[str, Any]) -> dict[str, Any]:
     return {"steps_per_second": ideal_ppo.run(steps, **settings)["steps_per_second"]}
 
 
-def measure_alone(arguments: dict[str, Any]) -> dict[str, Any]:
-    """Runs one measurement in a fresh process."""
-    command = [sys.executable, __file__, json.dumps(arguments)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
-    if result.returncode:
-        raise RuntimeError(result.stderr)
-    return json.loads(result.stdout.splitlines()[-1])
-
-
 def main(benchmark: Benchmark) -> None:
     if benchmark.cores:
         os.sched_setaffinity(0, benchmark.cores)
-    import jax
-
-    print(
-        f"{platform.platform()}, cores {sorted(os.sched_getaffinity(0))}, Python {platform.python_version()}, ", end=""
-    )
-    print(f"JAX {jax.__version__}; medians of {benchmark.repeats}, environment steps per second (lowest to highest)")
+    print(processes.machine())
+    print(f"medians of {benchmark.repeats}, environment steps per second (lowest to highest)")
     results: dict[str, list[dict[str, Any]]] = {"ideal": [], "library": []}
     for seed in range(benchmark.repeats):
         for variant, measured in results.items():
             arguments = {"variant": variant, "steps": benchmark.steps, "measure_from": benchmark.warm_up_steps}
-            measured.append(measure_alone(arguments | {"seed": seed}))
+            arguments["seed"] = seed
+            measured.append(processes.measure_alone(__file__, arguments, timeout_seconds=600))
     medians = {}
     for variant, measured in results.items():
         rates = [one["steps_per_second"] for one in measured]

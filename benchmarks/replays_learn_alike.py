@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import platform
-import subprocess
 import sys
 import tempfile
 
+import processes
 import tyro
 
 REPLAYS = ("local", "reverb")
@@ -57,16 +56,12 @@ def run(environment: str, seed: int, steps: int, every_steps: int, replay: str) 
 
 
 def main(comparison: Comparison) -> None:
-    print(f"{platform.platform()}, Python {platform.python_version()}, {comparison}", flush=True)
+    print(f"{processes.machine()}, {comparison}", flush=True)
     for environment, steps in zip(comparison.environments, comparison.steps, strict=True):
         for seed in range(comparison.seeds):
             for replay in REPLAYS:
                 arguments = [environment, seed, steps, steps // comparison.evaluations, replay]
-                command = [sys.executable, __file__, json.dumps(arguments)]
-                result = subprocess.run(command, capture_output=True, text=True, check=False)
-                if result.returncode:
-                    raise RuntimeError(result.stderr)
-                found = json.loads(result.stdout.splitlines()[-1])
+                found = processes.measure_alone(__file__, arguments)
                 curve = ", ".join(f"{mean:.1f} at {step:,}" for step, mean in found["returns"])
                 print(
                     f"{environment:16} seed {seed} {replay:6} {curve}; {found['learner_steps']:,} learner steps, "

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import platform
 import tempfile
 import time
 from typing import Any
 
+import processes
 import tyro
 
 
@@ -88,12 +88,10 @@ class Watch:
 
 
 def main(soak: Soak) -> None:
-    import jax
-
     from acme_lite import environments, experiments
     from acme_lite.agents import dqn
 
-    print(f"{platform.platform()}, Python {platform.python_version()}, JAX {jax.__version__}, {soak}", flush=True)
+    print(f"{processes.machine()}, {soak}", flush=True)
     watch = Watch(soak)
     config = dqn.DQNConfig(
         samples_per_insert=128 / soak.steps_per_update, max_replay_size=soak.max_replay_size, overlap=soak.overlap

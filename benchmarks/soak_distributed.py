@@ -13,7 +13,6 @@ import csv
 import dataclasses
 import json
 import pathlib
-import platform
 import random
 import statistics
 import sys
@@ -22,6 +21,7 @@ import time
 from typing import Any
 
 import distributed
+import processes
 import tyro
 import watching
 
@@ -47,7 +47,7 @@ class Soak:
 
 
 def main(soak: Soak) -> None:
-    print(f"{platform.platform()}, {soak}", flush=True)
+    print(f"{processes.machine()}, {soak}", flush=True)
     soak.output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         workload = {

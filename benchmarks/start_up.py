@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 
+import processes
 import tyro
 
 _CHILD = """
@@ -62,9 +62,7 @@ def main(benchmark: Benchmark) -> None:
             environment = {name: value for name, value in os.environ.items() if "COMPILATION_CACHE" not in name}
             output = subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout
         results.append(json.loads(output.splitlines()[-1]))
-    print(
-        f"{platform.platform()}, Python {platform.python_version()}; medians of {benchmark.repeats} (lowest to highest)"
-    )
+    print(f"{processes.machine()}; medians of {benchmark.repeats} (lowest to highest)")
     for name, unit in (("imports", "s"), ("first_step", "s"), ("peak_megabytes", "MB")):
         values = [result[name] for result in results]
         print(f"{name:16} {statistics.median(values):7.1f} {unit} ({min(values):.1f} to {max(values):.1f})")
