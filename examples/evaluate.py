@@ -24,6 +24,10 @@ class Evaluate:
     seed: int = 1_000
     """Seed of the environment."""
 
+    def __post_init__(self):
+        if self.episodes < 1:
+            raise ValueError(f"episodes must be at least 1, got {self.episodes}.")
+
 
 def main(args: Evaluate) -> None:
     policy = experiments.load_policy(args.directory)
