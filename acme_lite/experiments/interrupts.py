@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -44,4 +45,5 @@ class Interrupt:
             raise KeyboardInterrupt
         self.requested = True
         if self._message:
-            os.write(2, f"\n{self._message}\n".encode())  # `print` may be what was interrupted
+            with contextlib.suppress(OSError):  # its reader may have been ended by the same Ctrl-C
+                os.write(2, f"\n{self._message}\n".encode())  # `print` may be what was interrupted

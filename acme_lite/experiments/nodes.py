@@ -162,8 +162,8 @@ class ReplayService:
         return all(self._replay.can_sample(name, 1) for name in self.tables())
 
     def tables(self) -> dict[str, replay.TableInfo]:
-        """Returns the state of each table."""
-        return self._replay.info().tables
+        """Returns the state of each table; there are none before the learner has opened the replay."""
+        return {} if self._replay is None else self._replay.info().tables
 
     def run(self) -> None:
         with stopping.quiet_end(self._stop):

@@ -83,9 +83,9 @@ def run_experiment(
         beginning = run.resume() if directory.resumed else run.check()
         if not quiet:
             megabytes = parts.replay.info().num_bytes / 1e6
-            print(f"{title}: writes to {directory.path}; the replay takes {megabytes:,.1f} MB when it is full.")
+            loggers.say(f"{title}: writes to {directory.path}; the replay takes {megabytes:,.1f} MB when it is full.")
             if beginning:
-                print(f"{title}: {beginning}")
+                loggers.say(f"{title}: {beginning}")
         steps, most = parts.training.loop.steps, experiment.max_num_actor_steps
         with loggers.Progress(most, title, start_steps=steps, quiet=quiet) as progress:
             try:
@@ -101,7 +101,7 @@ def run_experiment(
         if finished and schedule is not None:
             schedule.clear()
     if not quiet:
-        print(outputs.summary(result, curve))
+        loggers.say(outputs.summary(result, curve))
     return result
 
 

@@ -96,12 +96,12 @@ def launch(
         supervisor = _Supervisor(nodes, directory, stop_seconds, display, signals)
         stack.callback(supervisor.close)
         supervisor.run()
+    if supervisor.failure is not None:
+        raise supervisor.failure
     if signal.SIGINT in signals:
         raise KeyboardInterrupt
     if signals:
         raise SystemExit(128 + signals[0])
-    if supervisor.failure is not None:
-        raise supervisor.failure
 
 
 class _Supervisor:

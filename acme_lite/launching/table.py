@@ -12,6 +12,8 @@ import rich.console
 import rich.live
 import rich.table
 
+from acme_lite import loggers
+
 _REFRESH_SECONDS = 0.25
 
 
@@ -66,14 +68,16 @@ class Display:
     def __enter__(self) -> Display:
         if self._console.is_terminal:
             self._live = rich.live.Live(console=self._console, auto_refresh=False)
-            self._live.start()
+            with loggers.tolerate_loss():
+                self._live.start()
         return self
 
     def __exit__(
         self, exc_type: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._live is not None:
-            self._live.stop()
+            with loggers.tolerate_loss():
+                self._live.stop()
 
     def update(self, rows: Sequence[Row], *, last: bool = False) -> None:
         """Shows rows; a terminal is written to four times a second, and at the end."""
@@ -81,7 +85,8 @@ class Display:
             now = time.monotonic()
             if last or now - self._refreshed >= _REFRESH_SECONDS:
                 self._refreshed = now
-                self._live.update(make_table(self._title, rows), refresh=True)
+                with loggers.tolerate_loss():
+                    self._live.update(make_table(self._title, rows), refresh=True)
             return
         for row in rows:
             if self._states.get(row.name) != row.state:
@@ -90,4 +95,5 @@ class Display:
 
     def say(self, line: str) -> None:
         """Prints a line, above the table where there is one."""
-        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+        with loggers.tolerate_loss():
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from acme_lite.loggers import scalars
+from acme_lite.loggers import output, scalars
 
 if TYPE_CHECKING:
     import rich.console
@@ -120,7 +120,8 @@ class Progress:
 
     def __enter__(self) -> Progress:
         self._start_time = self._look_time = self._show_time = time.monotonic()
-        self._display.start(self._status(0.0))
+        with output.tolerate_loss():
+            self._display.start(self._status(0.0))
         return self
 
     def __exit__(
@@ -129,7 +130,8 @@ class Progress:
         seconds = time.monotonic() - self._start_time
         if seconds > 0:
             self._rate = (self.steps - self._start_steps) / seconds
-        self._display.stop(self._status(seconds))
+        with output.tolerate_loss():
+            self._display.stop(self._status(seconds))
 
     def advance(self, steps: int) -> None:
         """Counts steps, and shows them if it is time; cheap enough to call at every step."""
@@ -157,7 +159,8 @@ class Progress:
         keep = math.exp(-elapsed / _RATE_HORIZON_SECONDS) if self._rate > 0 else 0.0
         self._rate = keep * self._rate + (1 - keep) * rate
         self._show_time, self._show_steps = now, self.steps
-        self._display.show(self._status(now - self._start_time))
+        with output.tolerate_loss():
+            self._display.show(self._status(now - self._start_time))
 
     def _status(self, seconds: float) -> Status:
         return Status(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from acme_lite.loggers import scalars
+from acme_lite.loggers import output, scalars
 
 
 class TerminalLogger:
@@ -20,7 +20,7 @@ class TerminalLogger:
 
     def write(self, row: Mapping[str, Any]) -> None:
         cells = [f"{name} {scalars.format_scalar(scalars.to_scalar(name, value))}" for name, value in row.items()]
-        print(" | ".join([self._label, *cells]), flush=True)
+        output.say(" | ".join([self._label, *cells]))
 
     def close(self) -> None:
         pass
