@@ -18,18 +18,31 @@ from types import ModuleType
 from typing import Any
 
 import jax
+import numpy as np
+
+_LARGEST_FOR_OLDER_RUNTIME = 500_000
+"""Numbers in the state of an update: with optimiser and target, 256-256 units have 270,000 and 512-512 a million."""
 
 if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
-def jit(function: Callable[..., Any], **kwargs: Any) -> Callable[..., Any]:
-    """Returns `jax.jit` of a function with the compiler options that acting and learning share."""
-    options = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
-    if jax.__version_info__ < (0, 7) and jax.local_device_count() == 1:
+def jit(function: Callable[..., Any], *, state: Any = (), **kwargs: Any) -> Callable[..., Any]:
+    """Returns `jax.jit` of a function with the compiler options that acting and learning share.
+
+    Args:
+        function: what to compile.
+        state: a tree of arrays, what the function updates, if anything; large updates get other options.
+        kwargs: of `jax.jit`.
+    """
+    options: dict[str, bool | str] = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+    size = sum(np.size(leaf) for leaf in jax.tree.leaves(state))
+    if jax.__version_info__ < (0, 7) and jax.local_device_count() == 1 and size <= _LARGEST_FOR_OLDER_RUNTIME:
         # The newer of XLA's two runtimes, which later versions of JAX have alone, takes twice as long for a small
-        # update and does not vectorise an activation in place; the older one ends the process at an all-reduce.
-        options["xla_cpu_use_thunk_runtime"] = False
+        # update and does not vectorise an activation in place; the older one ends the process at an all-reduce. One of
+        # its passes, which calls oneDNN for large products, ends the process at the gradient of `tanh(x) @ w` by an
+        # index, as of DQN's action values with 256 units. Without it large updates are slower than in the newer one.
+        options |= {"xla_cpu_use_thunk_runtime": False, "xla_disable_hlo_passes": "onednn-contraction-rewriter"}
     return jax.jit(function, compiler_options=options, **kwargs)
 
 

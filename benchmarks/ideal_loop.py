@@ -18,7 +18,8 @@ import jax
 import numpy as np
 import optax
 
-NEWER_RUNTIME = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
+Options = dict[str, bool | str]
+NEWER_RUNTIME: Options = {"xla_cpu_enable_concurrency_optimized_scheduler": False}
 MIN_SIZE, DISCOUNT = 1_000, 0.99
 """Environment steps before the first SGD step, and the discount factor."""
 
@@ -53,23 +54,25 @@ class Task(NamedTuple):
     n_step: int = 1
 
 
-def compiler_options() -> dict[str, bool]:
-    """Returns the options that the library compiles with, on one device."""
-    if jax.__version_info__ < (0, 7):
-        return NEWER_RUNTIME | {"xla_cpu_use_thunk_runtime": False}
+def compiler_options(state: Any = ()) -> Options:
+    """Returns the options that the library compiles with, on one device: an update by the numbers in its state."""
+    if jax.__version_info__ < (0, 7) and sum(leaf.size for leaf in jax.tree.leaves(state)) <= 500_000:
+        disabled = "onednn-contraction-rewriter"
+        return NEWER_RUNTIME | {"xla_cpu_use_thunk_runtime": False, "xla_disable_hlo_passes": disabled}
     return NEWER_RUNTIME
 
 
-def compiled(function: Callable[..., Any], options: dict[str, bool] | None = None) -> Callable[..., Any]:
+def compiled(function: Callable[..., Any], options: Options | None = None) -> Callable[..., Any]:
     """Returns the function, compiled with the options (those of the library unless given)."""
     return jax.jit(function, compiler_options=compiler_options() if options is None else options)
 
 
 def compiled_update(
-    update: Callable[[Any, Any], tuple[Any, Any]], num_updates: int, options: dict[str, bool] | None = None
+    update: Callable[[Any, Any], tuple[Any, Any]], state: Any, num_updates: int, options: Options | None = None
 ) -> Callable[[Any, Any], tuple[Any, Any]]:
     """Returns `num_updates` SGD steps in one compiled call; if there are several, batches have them as first axis."""
-    return compiled(update if num_updates == 1 else functools.partial(jax.lax.scan, update), options)
+    step = update if num_updates == 1 else functools.partial(jax.lax.scan, update)
+    return compiled(step, compiler_options(state) if options is None else options)
 
 
 def apply_gradients(
@@ -129,13 +132,13 @@ def run(
     num_updates: int,
     measure_from: int,
     seed: int = 0,
-    options: dict[str, bool] | None = None,
+    options: Options | None = None,
 ) -> dict[str, Any]:
     """Runs the loop and returns environment steps per second from step `measure_from` on, and the episodes' returns."""
     reset, make_step = task.make_environment(seed)
     rng = np.random.default_rng(seed)
-    policy, update = compiled(task.policy, options), compiled_update(task.update, num_updates, options)
-    state = compiled(task.init, options)(jax.random.key(seed))
+    policy, state = compiled(task.policy, options), compiled(task.init, options)(jax.random.key(seed))
+    update = compiled_update(task.update, state, num_updates, options)
     key = jax.random.PRNGKey(seed + 1)  # raw words: key arrays cost a check in Python at every call
     capacity, single_steps = task.capacity, task.n_step == 1
     columns = make_columns(task, (capacity,))
@@ -171,13 +174,13 @@ def run(
     return {"steps_per_second": rate, "returns": returns}
 
 
-def time_update(task: Task, num_updates: int, options: dict[str, bool] | None = None) -> float:
+def time_update(task: Task, num_updates: int, options: Options | None = None) -> float:
     """Returns the seconds of an SGD step alone, `num_updates` of them in one call."""
     rng = np.random.default_rng(0)
     zeros = make_columns(task, batch_shape(task, num_updates))
     batch = tuple([rng.random(column.shape).astype(column.dtype) for column in zeros])
     state = compiled(task.init, options)(jax.random.key(0))
-    return seconds_per_call(compiled_update(task.update, num_updates, options), state, batch) / num_updates
+    return seconds_per_call(compiled_update(task.update, state, num_updates, options), state, batch) / num_updates
 
 
 def seconds_per_call(update: Callable[[Any, Any], tuple[Any, jax.Array]], state: Any, batch: Any) -> float:

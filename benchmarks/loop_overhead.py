@@ -246,7 +246,7 @@ def time_library_update(workload: Workload, num_updates: int) -> float:
     fields = types.Transition(spec.observation, spec.action, spec.reward, spec.discount, spec.observation)
     data = specs.tree_map_specs(lambda leaf: rng.random((*shape, *leaf.shape)).astype(leaf.dtype), fields)
     state = ideal_loop.compiled(core.init)(jax.random.key(0))
-    update = ideal_loop.compiled_update(core.update, num_updates)
+    update = ideal_loop.compiled_update(core.update, state, num_updates)
     return ideal_loop.seconds_per_call(update, state, make_sample(data)) / num_updates
 
 
@@ -258,7 +258,7 @@ def measure(arguments: dict[str, Any]) -> dict[str, Any]:
         import jax
 
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-        options = ideal_loop.NEWER_RUNTIME if variant == "newer" else ideal_loop.compiler_options()
+        options = ideal_loop.NEWER_RUNTIME if variant == "newer" else None
         result = ideal_loop.run(workload.ideal, arguments["steps"], options=options, **common)
     else:
         replay = "reverb" if variant.startswith("reverb") else "local"

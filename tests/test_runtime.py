@@ -110,3 +110,20 @@ def test_submodules_are_reached_as_attributes():
     assert "agents" in dir(acme_lite)
     with pytest.raises(AttributeError, match="no attribute 'agent'"):
         _ = acme_lite.agent
+
+
+def test_large_layers_compile():
+    # XLA ended the process here, at the gradient of an index into what follows a tanh: with 256 units.
+    code = """
+import json
+import jax, numpy as np
+from acme_lite import _runtime
+def loss(weights, observation, action):
+    hidden = jax.numpy.tanh(jax.numpy.tanh(observation @ weights[0]) @ weights[1])
+    return jax.vmap(lambda values, index: values[index])(hidden @ weights[2], action).mean()
+sizes = [(4, 256), (256, 256), (256, 2)]
+weights = [np.ones(size, np.float32) for size in sizes]
+gradient = _runtime.jit(jax.grad(loss))(weights, np.ones((128, 4), np.float32), np.zeros(128, np.int32))
+print(json.dumps([leaf.shape for leaf in gradient]))
+"""
+    assert run_python(code) == [[4, 256], [256, 256], [256, 2]]

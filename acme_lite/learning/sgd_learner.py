@@ -73,9 +73,9 @@ class SGDLearner:
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "learner") if overlap else None
 
         self._metric_names: list[str] = []
-        self._compiled = _runtime.jit(self._call, donate_argnums=(0,) if self._donate else ())
         self._copy = _runtime.jit(lambda tree: jax.tree.map(jnp.copy, tree))  # one call, however many leaves
         self._state = self._sharding.replicate(_runtime.jit(core.init)(key))
+        self._compiled = _runtime.jit(self._call, state=self._state, donate_argnums=(0,) if self._donate else ())
         self._variables = self._published()
         self._future: concurrent.futures.Future | None = None
         self._pending: tuple[Any, Any, Any] | None = None  # (info, priorities, metrics) of the last call

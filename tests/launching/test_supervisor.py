@@ -1,6 +1,7 @@
 """What the supervisor decides when nodes die, without processes."""
 
 import io
+import signal
 
 import pytest
 import rich.console
@@ -8,8 +9,9 @@ import rich.console
 from acme_lite import _runtime
 
 _runtime.load_python_library()
-pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
+lp = pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
+from acme_lite import launching  # noqa: E402
 from acme_lite.launching import child, policies, processes, records, supervisor, table  # noqa: E402
 
 
@@ -62,3 +64,28 @@ def test_a_node_that_has_run_for_ten_minutes_is_started_again_as_if_it_had_never
     assert node.state == "restarting" and node.row().restarts == 6
     live(supervising, node, clock, 1.0)
     assert supervising.failure is not None
+
+
+def test_a_display_goes_on_without_its_console(node):
+    class Gone(io.StringIO):
+        def write(self, text):
+            raise OSError(5, "Input/output error")  # as of a terminal that was closed
+
+    for terminal in (False, True):
+        console = rich.console.Console(file=Gone(), force_terminal=terminal)
+        with table.Display("program", console) as display:
+            display.say("lost")
+            display.update([node.row()])
+            display.update([node.row()], last=True)
+
+
+def test_a_failure_is_told_also_where_ctrl_c_came_after_it(monkeypatch, tmp_path):
+    def run(self):
+        self.failure = supervisor.NodeFailedError("actor/0", "the reason")
+        self._signals.append(signal.SIGINT)
+
+    monkeypatch.setattr(supervisor._Supervisor, "run", run)
+    program = lp.Program("program")
+    program.add_node(launching.CallNode(print), label="actor")
+    with pytest.raises(launching.NodeFailedError, match="the reason"):
+        launching.launch(program, log_directory=tmp_path, console=rich.console.Console(file=io.StringIO()))
