@@ -27,8 +27,8 @@ def run_experiment(
 
     One thread decides, at fixed step counts: learn if the limiter gives a batch and samples lag behind the ratio, else
     act if it takes the inserts of one step. So samples stay in the middle of the limiter's window, and the same seed
-    gives the same run, bit for bit, on one machine and core count. The first Ctrl-C ends the run after this step with
-    what it has, the second at once; after an error the variables and the curve are written, too.
+    gives the same run, bit for bit, on one machine and core count. The first Ctrl-C ends the run after this step with a
+    checkpoint and what it has, the second at once; after an error the variables and the curve are written, too.
 
     A run that did not come to its end, started again, goes on from its last checkpoint (`docs/resume.md`).
 
@@ -44,6 +44,7 @@ def run_experiment(
         NonFiniteMetricError: learning went wrong, or an evaluation's return is not finite; names the metric and when.
         DiskFullError: logs or a checkpoint could not be written.
         RuntimeError: the same run is under way in another process.
+        SystemExit: after SIGTERM or SIGHUP, which end the run as Ctrl-C does, with code 143 or 129.
         ValueError: the directory that was named belongs to another run, or there is no such replay.
     """
     if replay not in parts_lib.REPLAYS:
@@ -102,6 +103,7 @@ def run_experiment(
             schedule.clear()
     if not quiet:
         loggers.say(outputs.summary(result, curve))
+    interrupts.exit_after(run.signal)
     return result
 
 
@@ -125,6 +127,7 @@ class _Run:
     Attributes:
         evaluations: made so far.
         training: actor steps at which training episodes ended, and their returns.
+        signal: number of the signal that ended the run; None without one.
     """
 
     def __init__(
@@ -148,6 +151,7 @@ class _Run:
         self._learning_seconds = 0.0
         self._evaluating_seconds = 0.0
         self._start = time.perf_counter()
+        self.signal: int | None = None
 
     def check(self) -> str:
         """Fails now, and not at the first checkpoint, if a part's state cannot be saved; returns a line to print."""
@@ -194,10 +198,10 @@ class _Run:
         }
 
     def go(self, progress: loggers.Progress, *, quiet: bool) -> bool:
-        """Runs to the end; returns False if Ctrl-C ended it before."""
+        """Runs to the end; returns False if a signal ended it before."""
         self._progress = progress
         finished = False
-        message = "" if quiet else "Ctrl-C: ends after this step. Press it again to end at once, without a checkpoint."
+        message = "" if quiet else "ends after this step. Ctrl-C from now on ends it at once, without a checkpoint."
         with interrupts.Interrupt(message) as interrupt, contextlib.suppress(KeyboardInterrupt):
             finished = self._act_and_learn(interrupt)
             if finished:
@@ -206,6 +210,7 @@ class _Run:
                 if not self.evaluations or self.evaluations[-1].actor_steps != self._loop.steps:
                     self._evaluate()
                 finished = True
+        self.signal = interrupt.requested
         self._parts.learner.close()
         self._loop.report_steps()
         self._log_time_split()
@@ -226,11 +231,11 @@ class _Run:
         )
 
     def _act_and_learn(self, interrupt: interrupts.Interrupt) -> bool:
-        """Runs to the last step; returns False if Ctrl-C was pressed before."""
+        """Runs to the last step; returns False if a signal came before."""
         parts, loop = self._parts, self._loop
         num_envs, max_steps = self._experiment.num_envs, self._experiment.max_num_actor_steps
         while loop.steps < max_steps:
-            if interrupt.requested:
+            if interrupt.requested is not None:
                 self._write_checkpoint()
                 return False
             if parts.dataset.due():

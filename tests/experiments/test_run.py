@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
+import re
+import signal
 import types
 
 import haiku as hk
@@ -264,6 +267,34 @@ class InterruptingObserver:
 
     def get_metrics(self, member):
         return {}
+
+
+class SignallingObserver(InterruptingObserver):
+    """Sends a signal to this process at a step."""
+
+    def __init__(self, at_step, number):
+        super().__init__(at_step)
+        self._number = number
+
+    def observe(self, action, next_timestep):
+        self._steps_left -= 1
+        if not self._steps_left:
+            os.kill(os.getpid(), self._number)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_other_signals_end_a_run_as_ctrl_c_does_and_the_process_too(tmp_path, capfd, number, code):
+    experiment = make_experiment(tmp_path / "run", observers=[SignallingObserver(70, number)])
+    usual = signal.getsignal(number)
+    with pytest.raises(SystemExit) as ended:
+        experiments.run_experiment(experiment)
+    assert ended.value.code == code
+    assert signal.getsignal(number) is usual
+    assert (tmp_path / "run" / "variables.npz").exists()
+    assert os.listdir(tmp_path / "run" / "checkpoints")
+    said = capfd.readouterr()
+    assert re.search(r"Interrupted after [56]\d environment steps in", said.out), said.out
+    assert f"{signal.Signals(number).name}: ends after this step." in said.err
 
 
 def test_ctrl_c_ends_a_run_with_what_it_has(tmp_path, capsys):
