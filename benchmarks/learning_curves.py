@@ -1,8 +1,8 @@
 """How well do agents learn? Runs agents x tasks x seeds, and writes their learning curves.
 
 Each run is an `experiments.run_experiment` in a process of its own, with a directory of its own: one that has finished
-is not run again, one that was stopped goes on from its checkpoint. Ctrl-C stops the runs with a checkpoint each. From
-then on, and after every run, what all runs have logged so far is written to `results`: for each agent and task a CSV
+is not run again, one that was stopped goes on from its checkpoint. Ctrl-C stops the runs with a checkpoint each. Then,
+or when all have ended, what all runs have logged so far is written to `results`: for each agent and task a CSV
 file with one row per evaluation; for each task a plot of the interquartile mean over seeds with its 95 % bootstrap
 interval, beside the published points where there are any; and a table that compares the means of all CSV files there
 with those points. What differs from the agents' named configs stands in the files' names.
