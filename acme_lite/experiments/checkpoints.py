@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import tempfile
 import time
 from collections.abc import Callable
 from typing import Any
@@ -36,6 +37,17 @@ def include_replay(settings: config.CheckpointConfig | None, contents: replay.Re
     return settings is not None and settings.include_replay and contents.info().num_bytes <= settings.max_replay_bytes
 
 
+def _check_directory(named: str | pathlib.Path, directory: pathlib.Path) -> None:
+    """Fails now, and not at the first checkpoint, if nothing can be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=directory).close()
+    except OSError as error:
+        raise ValueError(
+            f"CheckpointConfig.directory must be a folder that can be made and written to, got {str(named)!r}: {error}"
+        ) from error
+
+
 class Schedule:
     """Writes checkpoints of a run.
 
@@ -46,10 +58,15 @@ class Schedule:
         settings: when to write.
         checkpoints: where to.
         config_hash: of the run, so that it goes on from its own checkpoints alone.
+
+    Raises:
+        ValueError: they cannot be written to the directory that the settings name.
     """
 
     def __init__(self, settings: config.CheckpointConfig, checkpoints: checkpointing.Checkpoints, config_hash: str):
         self.seconds = 0.0
+        if settings.directory is not None:
+            _check_directory(settings.directory, checkpoints.directory)
         self._settings = settings
         self._checkpoints = checkpoints
         self._config_hash = config_hash

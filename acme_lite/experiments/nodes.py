@@ -234,7 +234,7 @@ class Learner:
         """Returns variables as NumPy arrays; waits until the learner has been put together."""
         while not self._ready.wait(_POLL_SECONDS):
             if self._stop.is_set():
-                raise RuntimeError("The program stops.")
+                raise launching.ProgramStoppedError("the program stops before the learner has been put together")
         return jax.device_get(self._learner.get_variables(names))
 
     def tables(self) -> dict[str, replay.TableInfo]:
@@ -272,7 +272,8 @@ class Learner:
                 self._learner.restore(state["learner"])
             self._ready.set()  # actors and evaluator wait for the variables
             self._watchdog.done("the first samples")
-            self._learn(dataset, schedule)
+            with stopping.until_stop(self._stop):
+                self._learn(dataset, schedule)
             if self._stop.is_set():
                 self._leave_off(plan, directory.path, schedule)
             else:
@@ -370,11 +371,16 @@ class Learner:
         """Writes a checkpoint, and the results so far."""
         self._counts.synchronise()
         state = self._coordinator.save()  # Launchpad's own launchers stop the coordinator at the same time
-        if schedule is not None:
-            self._write_checkpoint(schedule, self._counts.actor_steps)
-            launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
-        self._learner.close()
-        self._write_results(plan, directory, state)
+        try:
+            if schedule is not None:
+                self._write_checkpoint(schedule, self._counts.actor_steps)
+                launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
+        except Exception as error:
+            launching.say(f"The learner could not write its last checkpoint: {type(error).__name__}: {error}")
+            raise
+        finally:
+            self._learner.close()
+            self._write_results(plan, directory, state)
 
     def _write_results(
         self, plan: parts.Plan, directory: pathlib.Path, state: dict[str, Any]
@@ -427,7 +433,7 @@ class Actor:
 
     def run(self) -> None:
         program, experiment, index = self._program, self._program.experiment, self._index
-        with contextlib.ExitStack() as stack:
+        with stopping.quiet_end(self._stop), contextlib.ExitStack() as stack:
             self._watchdog = stack.enter_context(program.watch(f"Actor {index}", self._coordinator, _FIRST_WAIT))
             registered = coordination.register(self._coordinator, f"actor_{index}", self._stop)
             if registered is None:
@@ -461,9 +467,8 @@ class Actor:
             is_queue = any(isinstance(table.limiter, replay.Queue) for table in plan.tables)
             flush = (lambda: stopping.flush(writer, self._stop)) if is_queue else None
             time_split = timing.ActorTimeSplit(loop, counts, time_logger)
-            with stopping.quiet_end(self._stop):
-                self._act(loop, counts, flush, time_split)
-                time_split.log()
+            self._act(loop, counts, flush, time_split)
+            time_split.log()
 
     def _act(
         self,
@@ -513,7 +518,7 @@ class Evaluator:
 
     def run(self) -> None:
         program, experiment = self._program, self._program.experiment
-        with contextlib.ExitStack() as stack:
+        with stopping.quiet_end(self._stop), contextlib.ExitStack() as stack:
             self._watchdog = stack.enter_context(program.watch("The evaluator", self._coordinator, _FIRST_WAIT))
             registered = coordination.register(self._coordinator, "evaluator", self._stop)
             if registered is None:
@@ -535,8 +540,7 @@ class Evaluator:
                 counter=counts.counter,
                 logger=logger,
             ).loop
-            with stopping.quiet_end(self._stop):
-                self._evaluate_by_and_by(loop, variables, counts)
+            self._evaluate_by_and_by(loop, variables, counts)
 
     def _evaluate_by_and_by(
         self, loop: EnvironmentLoop, variables: acting.VariableClient, counts: coordination.Counts

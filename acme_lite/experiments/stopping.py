@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Iterator
 
-from acme_lite import replay
+from acme_lite import launching, replay
 
 _POLL_SECONDS = 0.2
 
@@ -40,10 +41,21 @@ def closing_on_stop(waited_for: replay.Replay | replay.Dataset, stop: threading.
 
 
 @contextlib.contextmanager
-def quiet_end(stop: threading.Event) -> Iterator[None]:
-    """Drops errors that come of the program's stopping."""
+def until_stop(stop: threading.Event) -> Iterator[None]:
+    """Ends what the program's stopping interrupts: a wait for samples, or for another node."""
     try:
         yield
-    except Exception:
+    except (replay.ClosedError, launching.ProgramStoppedError):
         if not stop.is_set():
             raise
+
+
+@contextlib.contextmanager
+def quiet_end(stop: threading.Event) -> Iterator[None]:
+    """Notes errors in the log, and no more, once the program stops: whoever has nothing to leave has lost nothing."""
+    try:
+        yield
+    except Exception as error:
+        if not stop.is_set():
+            raise
+        print(f"ended by the stop of the program: {type(error).__name__}: {error}", file=sys.stderr)

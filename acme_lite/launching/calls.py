@@ -308,6 +308,8 @@ class Client:
             raise PermissionError(f"the server at {address} refused the token of the call {name}")
         if code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE):
             raise CallTimeoutError(f"{self._waited_for(name)}, for {timeout_seconds:g} s")
+        if self._stopping is not None and self._stopping.is_set():  # the server has stopped first
+            raise ProgramStoppedError(f"the program stops; the call {name} to {address} was given up")
         raise RemoteError(f"the call {name} to {address} failed: {code}: {rpc.details()}")
 
 

@@ -122,10 +122,12 @@ def _run(payload: int) -> None:
     try:
         function()
     except Exception as error:
-        if not manager.stop_event().is_set():
+        from acme_lite.launching import calls
+
+        if not (isinstance(error, calls.ProgramStoppedError) and manager.stop_event().is_set()):
             raise
         # Whom it called may have stopped first.
-        print(f"ended by the stop of the program: {type(error).__name__}: {error}", file=sys.stderr)
+        print(f"ended by the stop of the program: {error}", file=sys.stderr)
 
 
 def _kill_when_launcher_dies(control: socket.socket) -> None:

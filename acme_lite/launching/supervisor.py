@@ -239,6 +239,9 @@ class _Supervisor:
                 node.state = "stopped" if self._stopping else "finished"
             elif self._stopping:
                 node.state = "stopped"
+                if node.outcome == "failed":
+                    node.state = "failed"
+                    self._display.say(f"{node.name} failed while the program stopped:\n{node.reason}")
             else:
                 self._handle_failure(node, node.reason or node.describe_death(event.returncode))
 

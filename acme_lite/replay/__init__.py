@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from acme_lite.replay import rate_limiters
 from acme_lite.replay.datasets import mix_datasets, zip_datasets
-from acme_lite.replay.interface import Dataset, Replay, ReplayInfo, Sample, SampleInfo, TableInfo, Writer
+from acme_lite.replay.interface import ClosedError, Dataset, Replay, ReplayInfo, Sample, SampleInfo, TableInfo, Writer
 from acme_lite.replay.local import LocalReplay
 from acme_lite.replay.rate_limiters import MinSize, Queue, SampleToInsertRatio
 from acme_lite.replay.tables import (
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DEFAULT_TABLE",
+    "ClosedError",
     "Dataset",
     "Fifo",
     "Lifo",

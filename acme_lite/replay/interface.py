@@ -11,6 +11,10 @@ from acme_lite import types
 from acme_lite.replay import rate_limiters, tables
 
 
+class ClosedError(RuntimeError):
+    """A replay, a writer or a dataset was closed, and is of no use any more."""
+
+
 class SampleInfo(NamedTuple):
     """Where a batch was drawn from. All arrays stay on the host: inside jit, 64-bit keys would be cut to 32 bits.
 

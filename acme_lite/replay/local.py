@@ -171,7 +171,7 @@ class LocalDataset:
 
     def _ready(self) -> bool:
         if self._closed:
-            raise RuntimeError("The dataset was closed.")
+            raise interface.ClosedError("The dataset was closed.")
         return self._store.table(self._table).can_sample(self._num_items)
 
     def _describe(self) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from acme_lite import types
+from acme_lite.replay import interface
 from acme_lite.replay.local_table import Items, LocalTable
 from acme_lite.replay.rows import ZERO_ROW
 from acme_lite.replay.store import Store
@@ -394,7 +395,7 @@ class LocalWriter:
         return not self.num_pending
 
     def _raise_closed(self) -> NoReturn:
-        raise RuntimeError("The writer was closed.")
+        raise interface.ClosedError("The writer was closed.")
 
     def _check_fields(self, fields: types.ArrayTree) -> None:
         if self._closed:

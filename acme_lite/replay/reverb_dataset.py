@@ -71,7 +71,7 @@ class ReverbDataset:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise RuntimeError("The dataset was closed.")
+            raise interface.ClosedError("The dataset was closed.")
 
     def _draw(self) -> bool:
         """Draws a batch if the limiter gives one now."""
@@ -171,7 +171,7 @@ class PrefetchingReverbDataset:
     def _start(self) -> None:
         """Starts the thread; anew where the server was replaced, as one that waits for the old server may never end."""
         if self._closed:
-            raise RuntimeError("The dataset was closed.")
+            raise interface.ClosedError("The dataset was closed.")
         generation = self._link.generation
         if self._generation != generation:
             self._generation = generation

@@ -112,16 +112,16 @@ class Link:
         return self._closed
 
     def check_open(self) -> None:
-        """Raises RuntimeError if the replay was closed."""
+        """Raises ClosedError if the replay was closed."""
         if self._closed:
-            raise RuntimeError("The replay was closed.")
+            raise interface.ClosedError("The replay was closed.")
 
     def table(self, name: str) -> tables.Table:
         """Returns a declaration.
 
         Raises:
             KeyError: there is none of this name.
-            RuntimeError: the replay was closed.
+            ClosedError: the replay was closed.
         """
         self.check_open()
         try:
@@ -184,7 +184,7 @@ class Link:
 
         Raises:
             TimeoutError: the server did not answer.
-            RuntimeError: the replay was closed.
+            ClosedError: the replay was closed.
         """
         infos = [self._parse(info) for info in self._raw_infos(timeout_seconds)]
         with self._lock:
@@ -280,7 +280,7 @@ class Link:
 
         Raises:
             TimeoutError: it took too long.
-            RuntimeError: the replay was closed.
+            ClosedError: the replay was closed.
         """
         started = warned = time.monotonic()
         nap = 0.0001

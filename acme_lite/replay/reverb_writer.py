@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from acme_lite import types
-from acme_lite.replay import tables
+from acme_lite.replay import interface, tables
 from acme_lite.replay.local_writer import check_priorities
 from acme_lite.replay.reverb_layout import pack_starts
 from acme_lite.replay.reverb_link import Link
@@ -331,7 +331,7 @@ class ReverbWriter:
 
     def _raise_closed(self) -> NoReturn:
         self._link.check_open()
-        raise RuntimeError("The writer was closed.")
+        raise interface.ClosedError("The writer was closed.")
 
     def _is_in_window(self, table: str, start: int, length: int, stream: int = 0) -> bool:
         items = self._link.tables[table].items

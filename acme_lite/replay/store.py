@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from acme_lite.replay import tables
+from acme_lite.replay import interface, tables
 from acme_lite.replay.blocks import Blocks
 from acme_lite.replay.local_table import LocalTable, item_bytes
 from acme_lite.replay.orders import leaves_anywhere, make_order
@@ -178,7 +178,7 @@ class Store:
 
         Raises:
             KeyError: there is none of this name.
-            RuntimeError: the replay was closed.
+            ClosedError: the replay was closed.
         """
         try:
             return self.tables[name]
@@ -236,7 +236,7 @@ class Store:
 
         Raises:
             TimeoutError: it took too long.
-            RuntimeError: the replay was closed.
+            ClosedError: the replay was closed.
         """
         if ready():
             return
@@ -318,9 +318,9 @@ class Store:
         self._changed.notify_all()
 
     def check_open(self) -> None:
-        """Raises RuntimeError if the replay was closed."""
+        """Raises ClosedError if the replay was closed."""
         if self._closed:
-            raise RuntimeError("The replay was closed.")
+            raise interface.ClosedError("The replay was closed.")
 
     def _in_blocks(self, array: np.ndarray) -> np.ndarray:
         return array.reshape(-1, self.block_rows, *array.shape[1:])

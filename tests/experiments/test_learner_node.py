@@ -13,7 +13,9 @@ from acme_lite import _runtime
 _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
-from acme_lite.experiments import nodes  # noqa: E402  # after the check for Launchpad
+from acme_lite import launching  # noqa: E402  # after the check for Launchpad
+from acme_lite.experiments import nodes, stopping  # noqa: E402
+from acme_lite.replay import ClosedError  # noqa: E402
 
 
 class Replay:
@@ -65,6 +67,37 @@ def test_the_minute_begins_when_a_replay_that_was_away_is_back():
     assert not idleness.ends()
     replay.now += 61.0
     assert idleness.ends()
+
+
+def test_a_checkpoint_that_cannot_be_written_as_the_program_stops_is_told_and_the_results_are_written(
+    monkeypatch, capsys
+):
+    written = []
+    learner = object.__new__(nodes.Learner)
+    learner._counts, learner._coordinator = Counts("acting"), types.SimpleNamespace(save=lambda: "state")
+    learner._learner = types.SimpleNamespace(close=lambda: written.append("learner"))
+    monkeypatch.setattr(learner, "_write_results", lambda plan, directory, state: written.append(state))
+
+    def write_checkpoint(schedule, steps):
+        raise OSError("no such disk")
+
+    monkeypatch.setattr(learner, "_write_checkpoint", write_checkpoint)
+    with pytest.raises(OSError, match="no such disk"):
+        learner._leave_off(None, None, always_due())
+    assert written == ["learner", "state"]
+    assert "The learner could not write its last checkpoint: OSError: no such disk" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("error", [ClosedError("closed"), launching.ProgramStoppedError("stopped")])
+def test_what_the_stop_interrupts_ends_and_everything_else_is_an_error(error):
+    stop = threading.Event()
+    with pytest.raises(type(error)), stopping.until_stop(stop):
+        raise error
+    stop.set()
+    with stopping.until_stop(stop):
+        raise error
+    with pytest.raises(ArithmeticError), stopping.until_stop(stop):
+        raise ArithmeticError
 
 
 class Counts:

@@ -443,6 +443,14 @@ def test_checkpoints_elsewhere_belong_to_one_run(crashed, never_stopped, tmp_pat
     assert not folder.exists()
 
 
+def test_a_directory_in_which_nothing_can_be_written_is_an_error_when_the_run_begins(tmp_path):
+    (tmp_path / "file").touch()
+    settings = experiments.CheckpointConfig(directory=tmp_path / "file" / "checkpoints")
+    with pytest.raises(ValueError, match=r"CheckpointConfig.directory must be a folder .*, got '.*/file/checkpoints'"):
+        run(tmp_path / "run", BUILDER, checkpointing=settings)
+    assert not (tmp_path / "run" / "variables.npz").exists()
+
+
 def test_a_run_does_not_go_on_from_checkpoints_of_another(crashed):
     settings = experiments.CheckpointConfig()
     opened = checkpoints.open_checkpoints(settings, "another hash", crashed)

@@ -128,6 +128,20 @@ def fail_every_time(notes):
     raise RuntimeError(f"life {len(read(notes))}")
 
 
+def fail_when_stopped(notes):
+    note(notes)
+    lp.wait_for_stop()
+    raise OSError("nothing can be written any more")
+
+
+def stop_when_noted(path):
+    """Stops the program once a file is there."""
+    while not pathlib.Path(path).exists():
+        lp.wait_for_stop(TICK)
+    lp.stop()
+    lp.wait_for_stop()
+
+
 def return_at_once(notes):
     note(notes)
 

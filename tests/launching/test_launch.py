@@ -194,6 +194,17 @@ def test_launchpads_stop_ends_the_program_normally_and_imports_are_made_once(tmp
     assert len(programs.read(tmp_path / "imported")) == 1
 
 
+def test_what_fails_while_the_program_stops_is_told_with_its_traceback(tmp_path):
+    program = lp.Program("stopped")
+    program.add_node(lp.PyNode(programs.fail_when_stopped, str(tmp_path / "runs")), label="other")
+    program.add_node(lp.PyNode(programs.stop_when_noted, str(tmp_path / "runs")), label="learner")
+    shown = run(program, tmp_path)
+    assert "other/0 failed while the program stopped:\nTraceback" in shown
+    for told in (shown, (tmp_path / "logs" / "other-0.log").read_text()):
+        assert "in fail_when_stopped" in told and "OSError: nothing can be written any more" in told
+    assert "other/0: failed" in shown and "learner/0: stopped" in shown
+
+
 def wait_for_nodes(popen, tmp_path):
     def all_run():
         if popen.poll() is not None:
