@@ -93,10 +93,7 @@ def run_node(control: socket.socket, payload: int) -> int:
     status.send({"state": "running"})
     try:
         _run(payload)
-    except BaseException as error:
-        if isinstance(error, SystemExit) and error.code in (None, 0):
-            status.send({"state": "finished"})
-            return 0
+    except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
         status.send({"state": "failed", "traceback": traceback.format_exc()})
@@ -121,6 +118,13 @@ def _run(payload: int) -> None:
         function = importlib.import_module("cloudpickle").load(file)
     try:
         function()
+    except SystemExit as error:
+        if not manager.stop_event().is_set():
+            raise RuntimeError(
+                f"something in the node called sys.exit({error.code!r}), although nobody had asked it to stop"
+            ) from error
+        if error.code not in (None, 0):
+            raise
     except Exception as error:
         from acme_lite.launching import calls
 

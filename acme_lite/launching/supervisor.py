@@ -235,7 +235,7 @@ class _Supervisor:
             self._receive(node)  # its last words may not have been read
             self._close_control(node)
             node.pid, node.end_by = None, None
-            if node.outcome == "finished" or (node.outcome is None and event.returncode == 0):
+            if node.outcome == "finished":
                 node.state = "stopped" if self._stopping else "finished"
             elif self._stopping:
                 node.state = "stopped"

@@ -168,6 +168,19 @@ def test_a_node_that_dies_too_often_ends_the_program_with_its_traceback(tmp_path
     assert "RuntimeError: life 1" in (tmp_path / "logs" / "actor-0.log").read_text()
 
 
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [("sys", r"called sys.exit\(0\), although nobody had asked"), ("os", "exited with status 0; its log")],
+)
+def test_a_node_whose_process_is_ended_from_within_has_died(tmp_path, how, reason):
+    program = lp.Program("exits")
+    program.add_node(lp.PyNode(programs.exit_once, str(tmp_path / "lives"), how), label="actor")
+    shown = run(program, tmp_path)
+    assert re.search(reason, shown)
+    assert "actor/0 died; restart 1 of 5" in shown and "actor/0: finished" in shown
+    assert len(programs.read(tmp_path / "lives")) == 2
+
+
 def test_nodes_are_spawned_where_imports_start_threads(tmp_path, monkeypatch):
     code = "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()\n"
     (tmp_path / "starts_a_thread.py").write_text(code)
