@@ -113,6 +113,7 @@ def _run(payload: int) -> None:
     # The supervisor knows how long a node may take to stop.
     flags.lp_termination_notice_secs = -1
     manager = worker_manager.WorkerManager(register_in_thread=True)
+    _leave_signals_to_node([signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
     with os.fdopen(payload, "rb") as file:
         file.seek(0)  # a node that is started again reads it again
         function = importlib.import_module("cloudpickle").load(file)
@@ -132,6 +133,21 @@ def _run(payload: int) -> None:
             raise
         # Whom it called may have stopped first.
         print(f"ended by the stop of the program: {error}", file=sys.stderr)
+
+
+def _leave_signals_to_node(numbers: Sequence[int]) -> None:
+    """Gives these signals their usual meaning in the processes that this one forks.
+
+    With Launchpad's handlers, which only note that the program stops, nothing but SIGKILL would end them.
+    """
+    handlers = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in handlers.items():
+            if signal.getsignal(number) is handler:
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    os.register_at_fork(after_in_child=restore)
 
 
 def _kill_when_launcher_dies(control: socket.socket) -> None:

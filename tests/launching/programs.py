@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -108,6 +109,19 @@ def start_another_process(notes):
     with subprocess.Popen(["sleep", "3600"]) as started:
         note(notes, started=started.pid)
         lp.wait_for_stop()
+
+
+def terminate_a_worker(notes):
+    """Starts a process as vector environments do, ends it, and notes how it ended."""
+    context = multiprocessing.get_context("fork")
+    runs = context.Event()
+    worker = context.Process(target=lambda: (runs.set(), signal.pause()))
+    worker.start()
+    runs.wait()
+    worker.terminate()
+    worker.join(60)
+    note(notes, ended=worker.exitcode)
+    worker.kill()
 
 
 def wait_stubbornly(notes):

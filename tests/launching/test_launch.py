@@ -218,6 +218,13 @@ def test_what_fails_while_the_program_stops_is_told_with_its_traceback(tmp_path)
     assert "other/0: failed" in shown and "learner/0: stopped" in shown
 
 
+def test_a_worker_that_a_node_has_forked_can_be_terminated(tmp_path):
+    program = lp.Program("forks")
+    program.add_node(lp.PyNode(programs.terminate_a_worker, str(tmp_path / "ended")), label="learner")
+    run(program, tmp_path)
+    assert [seen["ended"] for seen in programs.read(tmp_path / "ended")] == [-signal.SIGTERM]
+
+
 def wait_for_nodes(popen, tmp_path):
     def all_run():
         if popen.poll() is not None:
