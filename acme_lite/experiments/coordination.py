@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import array
 import dataclasses
 import pathlib
 import threading
 import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from acme_lite import counting
 from acme_lite.experiments.step_budget import StepBudget
@@ -79,7 +82,7 @@ class Coordinator:
         self._log_end: int | None = None
         self._with_logs: set[str] = set()  # nodes whose logs have been brought to their end
         self._replay: ReplayRecord | None = None
-        self._training: list[tuple[int, float]] = []
+        self._training = array.array("q"), array.array("d")  # steps and returns: there may be millions
         self._evaluations: list[tuple[int, tuple[float, ...]]] = []
         self._lock = threading.Lock()
 
@@ -93,8 +96,9 @@ class Coordinator:
                 self._counter.restore(state["counts"])
                 self._log_end = state["counts"].get("actor_steps", 0)
                 self._incarnations = dict(state["incarnations"])
-                self._training = [tuple(row) for row in state["training"]]
-                self._evaluations = [(steps, tuple(returns)) for steps, returns in state["evaluations"]]
+                steps, returns = state["training"]
+                self._training = array.array("q", steps.tolist()), array.array("d", returns.tolist())
+                self._evaluations = [(steps, tuple(returns.tolist())) for steps, returns in state["evaluations"]]
             self._phase = "acting"
             return False
 
@@ -129,7 +133,8 @@ class Coordinator:
         """
         with self._lock:
             total = self._counter.increment(**counts)
-            self._training += episodes
+            self._training[0].extend(steps for steps, _ in episodes)
+            self._training[1].extend(value for _, value in episodes)
             if actor is not None:
                 self._budget.renew(actor, counts.get("actor_steps", 0))
             return Progress(self._advance(), total)
@@ -188,13 +193,13 @@ class Coordinator:
         return f"Done: {counts}. Replay: {'not opened yet' if record is None else record.limiters}."
 
     def save(self) -> dict[str, Any]:
-        """Returns all counts, training episodes and evaluations, and how often nodes have been started."""
+        """Returns all counts, episodes (steps and returns) and evaluations, and how often nodes have been started."""
         with self._lock:
             return {
                 "counts": self._counter.save(),
                 "incarnations": dict(self._incarnations),
-                "training": list(self._training),
-                "evaluations": list(self._evaluations),
+                "training": tuple(np.array(column) for column in self._training),
+                "evaluations": [(steps, np.array(returns)) for steps, returns in self._evaluations],
             }
 
 

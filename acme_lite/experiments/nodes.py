@@ -309,7 +309,7 @@ class Learner:
                 if self._has_server:
                     self._server.keep_record()
                 if schedule is not None and schedule.due(steps):
-                    self._write_checkpoint(schedule, steps)
+                    self._write_checkpoint(schedule, self._save_coordinator())
                     busy = True
             if busy:
                 idleness.begin()
@@ -329,22 +329,20 @@ class Learner:
             steps=learner_steps, seconds_left=(now - began) * left / (steps - first) if steps > first else None
         )
 
-    def _write_checkpoint(self, schedule: checkpoints.Schedule, steps: int) -> None:
+    def _save_coordinator(self) -> dict[str, Any]:
+        """Returns the coordinator's state, with all counts of this node."""
         self._counts.synchronise()
+        return self._coordinator.futures.save().result()  # a plain call is given up a second after the stop
+
+    def _write_checkpoint(self, schedule: checkpoints.Schedule, coordinator: dict[str, Any]) -> None:
         schedule.write(
-            steps,
+            coordinator["counts"].get("actor_steps", 0),
             lambda: {
                 "learner": self._learner.save(),
-                "coordinator": self._coordinator.save(),
-                "replay": self._save_replay(),
+                "coordinator": coordinator,
+                "replay": self._server.save() if self._has_server else self._server.futures.save().result(),
             },
         )
-
-    def _save_replay(self) -> dict[str, pathlib.Path] | None:
-        if self._has_server:
-            return self._server.save()
-        # A plain call would be given up a second after the program is asked to stop.
-        return self._server.futures.save().result()
 
     def _finish(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
         """Waits for the last evaluation, and writes the results."""
@@ -352,13 +350,13 @@ class Learner:
         self._counts.synchronise()
         if self._experiment.evaluation is not None:
             if schedule is not None:  # an evaluation may take long
-                self._write_checkpoint(schedule, self._counts.actor_steps)
+                self._write_checkpoint(schedule, self._save_coordinator())
             self._watchdog.done("the last evaluation")
             self._coordinator.ask_for_last_evaluation()
             while self._counts.synchronise() == "evaluating" and not self._stop.wait(_POLL_SECONDS):
                 pass
         self._watchdog.done("the results to be written")
-        state = self._coordinator.save()
+        state = self._save_coordinator()
         for name, table in self._server.tables().items():
             state["counts"] |= {f"{name}_inserts": table.num_inserts, f"{name}_samples": table.num_samples}
         if self._write_results(plan, directory, state).finished:
@@ -369,11 +367,10 @@ class Learner:
 
     def _leave_off(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
         """Writes a checkpoint, and the results so far."""
-        self._counts.synchronise()
-        state = self._coordinator.save()  # Launchpad's own launchers stop the coordinator at the same time
+        state = self._save_coordinator()  # Launchpad's own launchers stop the coordinator at the same time
         try:
             if schedule is not None:
-                self._write_checkpoint(schedule, self._counts.actor_steps)
+                self._write_checkpoint(schedule, state)
                 launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
         except Exception as error:
             launching.say(f"The learner could not write its last checkpoint: {type(error).__name__}: {error}")
@@ -389,17 +386,18 @@ class Learner:
         variables = jax.device_get(self._learner.get_variables(plan.variable_names))
         result = config.ExperimentResult(
             directory=directory,
-            evaluations=tuple(config.Evaluation(*one) for one in state["evaluations"]),
+            evaluations=tuple(config.Evaluation(steps, tuple(r.tolist())) for steps, r in state["evaluations"]),
             counts=state["counts"],
             variables=dict(zip(plan.variable_names, variables, strict=True)),
             finished=not self._stop.is_set(),
             seconds={"total": time.perf_counter() - self._start},
         )
-        training = sorted(state["training"])
+        steps, returns = state["training"]
+        order = np.argsort(steps, kind="stable")
         title = f"{identity.agent_name(self._experiment)} {self._program.environment['name']}"
         curve = outputs.write_curve(
             result,
-            ([steps for steps, _ in training], [value for _, value in training]),
+            (steps[order].tolist(), returns[order].tolist()),
             f"{title}, {self._program.num_actors} actors, seed {self._experiment.seed}",
         )
         outputs.write_result(result, parts.make_evaluation_policy(plan), plan.spec)

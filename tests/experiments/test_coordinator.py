@@ -9,7 +9,8 @@ from acme_lite import _runtime
 _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
-from acme_lite.experiments import coordination  # noqa: E402  # after the check for Launchpad
+from acme_lite import checkpointing  # noqa: E402  # after the check for Launchpad
+from acme_lite.experiments import coordination  # noqa: E402
 
 
 @pytest.fixture
@@ -19,11 +20,16 @@ def coordinator():
     return made
 
 
+def training(coordinator):
+    steps, returns = coordinator.save()["training"]
+    return steps.tolist(), returns.tolist()
+
+
 def test_a_report_brings_counts_and_episodes_together(coordinator):
     assert coordinator.lease(0, 100) == 100
     progress = coordinator.report({"actor_steps": 40, "actor_episodes": 2}, [(20, 1.0), (40, 0.5)], actor=0)
     assert progress == ("acting", {"actor_steps": 40, "actor_episodes": 2})
-    assert coordinator.save()["training"] == [(20, 1.0), (40, 0.5)]
+    assert training(coordinator) == ([20, 40], [1.0, 0.5])
     assert coordinator.report({"learner_steps": 3}).counts["learner_steps"] == 3
     assert coordinator.report({"actor_steps": 60}, actor=0).phase == "learning"
     assert coordinator.lease(0, 100) is None
@@ -44,7 +50,7 @@ def test_counts_and_episodes_arrive_together(coordinator):
     assert counts.actor_steps == 12 and counts.episodes == []
     counts.synchronise()
     assert coordinator.get_counts() == {"actor_steps": 12, "actor_episodes": 1}
-    assert coordinator.save()["training"] == [(5, 2.5)]
+    assert training(coordinator) == ([5], [2.5])
 
 
 def test_the_last_evaluation_is_made_once_however_often_the_learner_asks(coordinator):
@@ -56,6 +62,23 @@ def test_the_last_evaluation_is_made_once_however_often_the_learner_asks(coordin
     assert coordinator.phase() == "evaluated"
     coordinator.finish()
     assert coordinator.phase() == "done"
+
+
+def test_a_million_episodes_are_saved_as_two_arrays(coordinator):
+    coordinator.report({"actor_steps": 10}, [(5, 1.5), (7, 2.0)])
+    coordinator.add_evaluation(10, (1.0, 0.5))
+    few, _ = checkpointing.flatten(coordinator.save())
+    for _ in range(10):
+        coordinator.report({}, [(9, 0.25)] * 100_000)
+    saved = coordinator.save()
+    many, leaves = checkpointing.flatten(saved)
+    assert many == few and max(array.size for array in leaves.arrays) == 1_000_002
+    again = coordination.Coordinator(100)
+    again.start("runs/x", saved)
+    again.report({}, [(11, 3.0)])
+    assert [column[:2] + column[-2:] for column in training(again)] == [[5, 7, 9, 11], [1.5, 2.0, 0.25, 3.0]]
+    ((steps, returns),) = again.save()["evaluations"]
+    assert steps == 10 and returns.tolist() == [1.0, 0.5]
 
 
 def test_an_evaluation_counts_once_it_has_been_made(coordinator):

@@ -74,11 +74,12 @@ def test_a_checkpoint_that_cannot_be_written_as_the_program_stops_is_told_and_th
 ):
     written = []
     learner = object.__new__(nodes.Learner)
-    learner._counts, learner._coordinator = Counts("acting"), types.SimpleNamespace(save=lambda: "state")
     learner._learner = types.SimpleNamespace(close=lambda: written.append("learner"))
+    monkeypatch.setattr(learner, "_save_coordinator", lambda: "state")
     monkeypatch.setattr(learner, "_write_results", lambda plan, directory, state: written.append(state))
 
-    def write_checkpoint(schedule, steps):
+    def write_checkpoint(schedule, coordinator):
+        assert coordinator == "state"
         raise OSError("no such disk")
 
     monkeypatch.setattr(learner, "_write_checkpoint", write_checkpoint)
@@ -121,7 +122,8 @@ def learn(monkeypatch, phases, schedule, *, has_more=False, state=None):
     learner._server = types.SimpleNamespace(can_sample=lambda: has_more)
     learner._learner = types.SimpleNamespace(save=lambda: state)
     monkeypatch.setattr(learner, "_report", lambda steps: None)
-    monkeypatch.setattr(learner, "_write_checkpoint", lambda schedule, steps: time.sleep(0.1))
+    monkeypatch.setattr(learner, "_save_coordinator", lambda: "state")
+    monkeypatch.setattr(learner, "_write_checkpoint", lambda schedule, coordinator: time.sleep(0.1))
     learner._learn(types.SimpleNamespace(ready=lambda: False), schedule)
     return learner._counts.phases
 
