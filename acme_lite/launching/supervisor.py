@@ -63,7 +63,8 @@ def launch(
 
     Args:
         program: an `lp.Program`.
-        policies: by label of a group, what takes the place of `DEFAULT_POLICIES`; other groups get `NodePolicy()`.
+        policies: by label of a group, what takes the place of its whole default; to change a field of that, use
+            `dataclasses.replace(DEFAULT_POLICIES[label], cores=(2, 3))`. Groups without either get `NodePolicy()`.
         log_directory: where each node's output goes (`actor-0.log`), and `nodes.json`, for its owner alone, with the
             addresses and tokens for `connect`. A temporary directory unless given.
         first_port: nodes get the ports from here on; free ones unless given.
