@@ -59,7 +59,7 @@ def write_result(result: config.ExperimentResult, policy: acting.ActorCore, spec
 
 def summary(result: config.ExperimentResult, curve: pathlib.Path) -> str:
     """Returns what is printed at the end."""
-    steps, total = result.counts["actor_steps"], result.seconds["total"]
+    steps, total = result.counts.get("actor_steps", 0), result.seconds["total"]
     ending = "Finished" if result.finished else "Interrupted"
     lines = [f"{ending} after {steps:,} environment steps in {total:.1f} s."]
     if not result.counts.get("learner_steps"):

@@ -12,6 +12,7 @@ _runtime.load_python_library()
 lp = _runtime.import_extra("launchpad", "distributed", "A distributed program")
 
 _HOST = "127.0.0.1"
+_MOST_PORTS = 65_536
 
 
 class FixedAddress(lp.AbstractAddressBuilder):  # type: ignore[misc, name-defined]  # Launchpad has no types here
@@ -38,8 +39,13 @@ def bind(program: Any, first_port: int | None) -> tuple[list[socket.socket], dic
         The sockets, to be closed when the program has ended, and the addresses of each node by its name.
 
     Raises:
+        ValueError: there are no such ports.
         OSError: a port is taken; names it.
     """
+    num_ports = sum(len(node.addresses) for nodes in program.groups.values() for node in nodes)
+    last = _MOST_PORTS - max(num_ports, 1)
+    if first_port is not None and (type(first_port) is not int or not 1 <= first_port <= last):
+        raise ValueError(f"first_port must be a whole number in [1, {last}] for {num_ports} ports, got {first_port!r}")
     ports = itertools.repeat(0) if first_port is None else itertools.count(first_port)
     held: list[socket.socket] = []
     addresses: dict[str, list[str]] = {}

@@ -36,13 +36,19 @@ class NodePolicy:
 
     def __post_init__(self) -> None:
         checks.at_least(self, 0, "max_restarts", "stop_stage")
+        checks.booleans(self, "ends_program")
         if self.start not in ("fork", "spawn"):
             raise ValueError(f"NodePolicy.start must be 'fork' or 'spawn', got {self.start!r}")
         allowed = os.sched_getaffinity(0)
         if isinstance(self.cores, tuple) and not (self.cores and set(self.cores) <= allowed):
             raise ValueError(f"NodePolicy.cores must be at least one of {sorted(allowed)}, got {self.cores!r}")
-        if isinstance(self.cores, str) and self.cores != "single":
+        if not isinstance(self.cores, tuple) and self.cores not in ("single", None):
             raise ValueError(f"NodePolicy.cores must be 'single', a tuple of cores or None, got {self.cores!r}")
+        variables = self.environment
+        if not (
+            isinstance(variables, Mapping) and all(isinstance(text, str) for item in variables.items() for text in item)
+        ):
+            raise ValueError(f"NodePolicy.environment must map names to strings, got {variables!r}")
 
 
 _ACTING = NodePolicy(

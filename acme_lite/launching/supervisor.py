@@ -82,7 +82,7 @@ def launch(
     policies = _checked_policies(program, policies or {})
     if not stop_seconds > 0:
         raise ValueError(f"stop_seconds must be greater than 0, got {stop_seconds!r}")
-    directory = pathlib.Path(log_directory or tempfile.mkdtemp(prefix=f"acme_lite-{program.name}-"))
+    directory = pathlib.Path(log_directory or tempfile.mkdtemp(prefix=f"acme_lite-{program.name.replace('/', '-')}-"))
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         held, known_addresses = addresses.bind(program, first_port)

@@ -329,6 +329,11 @@ def test_a_run_that_was_too_short_to_learn_says_so(result, counts):
     assert ("No learner steps: the run ended before" in said) == (not counts.get("learner_steps"))
 
 
+def test_a_run_that_ended_before_its_first_step_says_so(result):
+    said = outputs.summary(dataclasses.replace(result, counts={}, finished=False), result.directory)
+    assert said.startswith("Interrupted after 0 environment steps")
+
+
 def test_a_directory_of_another_run_is_refused_before_anything_is_done(result):
     before = (result.directory / "config.json").read_bytes()
     with pytest.raises(ValueError, match="seed: 0 there, 5 here"):

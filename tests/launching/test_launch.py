@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -379,8 +380,30 @@ def test_wrong_arguments_are_errors(tmp_path):
             ValueError, match=rf"NodePolicy.cores must be at least one of .*, got {re.escape(str(cores))}"
         ):
             launching.NodePolicy(cores=cores)
+    for port in (0, -1, 65_536, "x", 1.5, True):
+        with pytest.raises(
+            ValueError, match=rf"first_port must be a whole number in \[1, 65535\] for 1 ports, got {port!r}"
+        ):
+            run(program, tmp_path, first_port=port)
+    for settings, message in (
+        ({"cores": [99]}, r"cores must be 'single', a tuple of cores or None, got \[99\]"),
+        ({"cores": 0}, "cores must be 'single', a tuple of cores or None, got 0"),
+        ({"environment": {"A": 1}}, r"environment must map names to strings, got \{'A': 1\}"),
+        ({"environment": ["A"]}, r"environment must map names to strings, got \['A'\]"),
+        ({"ends_program": "no"}, "ends_program must be True or False, got 'no'"),
+    ):
+        with pytest.raises(ValueError, match=f"NodePolicy.{message}"):
+            launching.NodePolicy(**settings)
     with pytest.raises(ValueError, match=r"CallOptions.token must be ASCII and not empty"):
         launching.CallOptions(token="")
+
+
+def test_a_program_whose_name_has_a_slash_gets_a_temporary_directory_for_its_logs(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    program = lp.Program("a/b")
+    program.add_node(lp.PyNode(programs.return_at_once, str(tmp_path / "ran")), label="other")
+    launching.launch(program)
+    assert len(list(tmp_path.glob("acme_lite-a-b-*/other-0.log"))) == 1
 
 
 def test_a_handle_says_that_it_is_no_client_yet():
