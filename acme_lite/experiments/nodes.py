@@ -45,6 +45,7 @@ _SETTLE_SECONDS = 1.0
 _IDLE_SECONDS = 60.0
 _NAP_SECONDS = 0.001
 _FIRST_WAIT = "the learner to begin the run"
+_MAKING = "its environment to be made"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -438,8 +439,10 @@ class Actor:
                 return
             seed = program.seed(2, index, registered.incarnation)
             plan = program.plan()
+            self._watchdog.done(_MAKING)
             environment = parts.make_environment(experiment, experiment.num_envs, seed)
             stack.callback(environment.close)
+            self._watchdog.done("the replay, or the variables of the learner")
             connected = program.connect(self._address)
             stack.enter_context(stopping.closing_on_stop(connected, self._stop))
             writer = connected.writer(experiment.num_envs)
@@ -524,8 +527,10 @@ class Evaluator:
             seed = program.seed(3, registered.incarnation)
             # It fetches before each evaluation alone, so that all episodes of one are those of one policy.
             variables = acting.VariableClient(self._learner, ("policy",), update_period_seconds=threading.TIMEOUT_MAX)
+            self._watchdog.done(_MAKING)
             environment = parts.make_environment(experiment, 1, seed)
             stack.callback(environment.close)
+            self._watchdog.done("the variables of the learner")
             stack.callback(variables.close)
             logger = _make_logger(experiment, registered, "evaluator")
             stack.callback(logger.close)

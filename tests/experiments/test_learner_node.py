@@ -13,8 +13,8 @@ from acme_lite import _runtime
 _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
-from acme_lite import launching  # noqa: E402  # after the check for Launchpad
-from acme_lite.experiments import nodes, stopping  # noqa: E402
+from acme_lite import experiments, launching  # noqa: E402  # after the check for Launchpad
+from acme_lite.experiments import coordination, nodes, stopping  # noqa: E402
 from acme_lite.replay import ClosedError  # noqa: E402
 
 
@@ -99,6 +99,27 @@ def test_what_the_stop_interrupts_ends_and_everything_else_is_an_error(error):
         raise error
     with pytest.raises(ArithmeticError), stopping.until_stop(stop):
         raise ArithmeticError
+
+
+@pytest.mark.parametrize("kind", [nodes.Actor, nodes.Evaluator])
+def test_a_node_whose_environment_takes_long_to_be_made_says_so(kind, monkeypatch):
+    waits = []
+
+    def make_environment(seed):
+        waits.append(node._watchdog._done[0])
+        raise ArithmeticError("enough seen")
+
+    node = object.__new__(kind)
+    node._index, node._address, node._learner, node._stop = 0, None, object(), threading.Event()
+    node._coordinator = coordination.Coordinator(100)
+    node._coordinator.start("run", None)
+    experiment = types.SimpleNamespace(environment_factory=make_environment, num_envs=1, seed=0)
+    monkeypatch.setattr(nodes.ProgramSettings, "plan", lambda program: None)
+    node._program = nodes.ProgramSettings(experiment, None, {}, 1, 0.5, watchdog_seconds=60.0)
+    node._settings = experiments.EvaluationConfig()
+    with pytest.raises(ArithmeticError):
+        node.run()
+    assert waits == ["its environment to be made"]
 
 
 class Counts:
