@@ -7,6 +7,7 @@ session of its own, whose function has been pickled, and that dies when the laun
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
@@ -17,7 +18,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import IO, Any
 
 import rich.console
 
@@ -66,13 +67,15 @@ def launch(
         policies: by label of a group, what takes the place of its whole default; to change a field of that, use
             `dataclasses.replace(DEFAULT_POLICIES[label], cores=(2, 3))`. Groups without either get `NodePolicy()`.
         log_directory: where each node's output goes (`actor-0.log`), and `nodes.json`, for its owner alone, with the
-            addresses and tokens for `connect`. A temporary directory unless given.
+            addresses and tokens for `connect`. A temporary directory unless given; no other program that runs may
+            have the same.
         first_port: nodes get the ports from here on; free ones unless given.
         stop_seconds: how long the nodes of one stage may take to stop.
         console: where to show what happens; the standard output unless given.
 
     Raises:
         ValueError: a node cannot be pickled, or an argument is wrong.
+        RuntimeError: another program that runs writes its logs there.
         OSError: a port is taken.
         NodeFailedError: a node failed for good; an uncaught one makes exit code 1.
         KeyboardInterrupt: after Ctrl-C, when everything has ended; uncaught, a shell shows exit code 130. A second
@@ -85,6 +88,7 @@ def launch(
     directory = pathlib.Path(log_directory or tempfile.mkdtemp(prefix=f"acme_lite-{program.name.replace('/', '-')}-"))
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
+        stack.enter_context(_lock(directory))
         held, known_addresses = addresses.bind(program, first_port)
         for port in held:
             stack.enter_context(port)
@@ -308,6 +312,19 @@ def _checked_policies(program: Any, policies: Mapping[str, NodePolicy]) -> dict[
     if not program.groups:
         raise ValueError(f"program {program.name!r} has no nodes")
     return {label: policies.get(label, DEFAULT_POLICIES.get(label, NodePolicy())) for label in program.groups}
+
+
+def _lock(directory: pathlib.Path) -> IO[bytes]:
+    """Locks a directory until the file that it returns is closed, or this process has ended, however it ends."""
+    file = (directory / ".lock").open("wb")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        raise RuntimeError(f"log_directory {directory} is that of another program that runs: choose another") from None
+    except OSError:  # some network file systems have no locks
+        pass
+    return file
 
 
 @contextlib.contextmanager

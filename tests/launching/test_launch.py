@@ -259,6 +259,21 @@ def test_ctrl_c_stops_actors_first_and_replay_last(tmp_path, start_script):
     assert not alive(pids)
 
 
+def test_a_log_directory_is_one_programs_until_its_launcher_has_ended(tmp_path, start_script):
+    popen = start_script(SCRIPT)
+    wait_for_nodes(popen, tmp_path)
+    program = lp.Program("second")
+    program.add_node(lp.PyNode(programs.return_at_once, str(tmp_path / "ran")), label="other")
+    connections = (tmp_path / "logs" / "nodes.json").read_text()
+    with pytest.raises(RuntimeError, match=r"log_directory .* is that of another program that runs"):
+        run(program, tmp_path)
+    assert (tmp_path / "logs" / "nodes.json").read_text() == connections
+    popen.kill()
+    popen.wait()
+    run(program, tmp_path)
+    assert len(programs.read(tmp_path / "ran")) == 1
+
+
 def test_nothing_is_left_when_the_launcher_is_killed(tmp_path, start_script):
     popen = start_script(SCRIPT)
     pids = wait_for_nodes(popen, tmp_path)
