@@ -37,11 +37,13 @@ class NodeProcess:
         name: such as "actor/0".
         environment: variables to set.
         cores: which cores to run on; None for all.
+        jax_settings: of `jax.config`, for this process to take over.
     """
 
     name: str
     environment: dict[str, str]
     cores: tuple[int, ...] | None
+    jax_settings: dict[str, Any] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -49,8 +51,28 @@ class NodeProcess:
     @staticmethod
     def from_json(text: str) -> NodeProcess:
         fields = json.loads(text)
-        cores = fields["cores"]
-        return NodeProcess(fields["name"], fields["environment"], None if cores is None else tuple(cores))
+        cores = fields.pop("cores")
+        return NodeProcess(cores=None if cores is None else tuple(cores), **fields)
+
+
+def read_jax_settings() -> dict[str, Any]:
+    """Returns what `jax.config` says here, but for where to compute, which is the node's own affair."""
+    if "jax" not in sys.modules:
+        return {}
+    plain = (bool, int, float, str, type(None))
+    values = sys.modules["jax"].config.values.items()
+    return {name: value for name, value in values if isinstance(value, plain) and name != "jax_default_device"}
+
+
+def _take_over_jax_settings(process: NodeProcess) -> None:
+    """Gives JAX, where it has been imported, the settings of the launcher; a node's own variables are stronger."""
+    if "jax" not in sys.modules:
+        return
+    config = sys.modules["jax"].config
+    here = config.values
+    for name, value in process.jax_settings.items():
+        if here.get(name, value) != value and name.upper() not in process.environment:
+            config.update(name, value)
 
 
 def die_with_parent(on: bool) -> None:
@@ -80,19 +102,20 @@ def settle_after_fork(process: NodeProcess, log: int) -> None:
     settle(process)
     if "JAX_PLATFORMS" in process.environment and "jax" in sys.modules:
         sys.modules["jax"].config.update("jax_platforms", process.environment["JAX_PLATFORMS"])
+    _take_over_jax_settings(process)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed()  # otherwise all nodes draw the same numbers
     random.seed()
 
 
-def run_node(control: socket.socket, payload: int) -> int:
+def run_node(process: NodeProcess, control: socket.socket, payload: int) -> int:
     """Runs the pickled function behind a file descriptor; returns the exit status."""
     threading.Thread(target=_kill_when_launcher_dies, args=(control.dup(),), name="launcher-watch", daemon=True).start()
     die_with_parent(False)
     status.attach(control)
     status.send({"state": "running"})
     try:
-        _run(payload)
+        _run(process, payload)
     except BaseException:
         traceback.print_exc()
         sys.stderr.flush()
@@ -102,7 +125,7 @@ def run_node(control: socket.socket, payload: int) -> int:
     return 0
 
 
-def _run(payload: int) -> None:
+def _run(process: NodeProcess, payload: int) -> None:
     from acme_lite import _runtime
 
     _runtime.load_python_library()
@@ -117,6 +140,7 @@ def _run(payload: int) -> None:
     with os.fdopen(payload, "rb") as file:
         file.seek(0)  # a node that is started again reads it again
         function = importlib.import_module("cloudpickle").load(file)
+    _take_over_jax_settings(process)  # a fresh Python has imported JAX only now
     try:
         function()
     except SystemExit as error:
@@ -160,8 +184,9 @@ def _kill_when_launcher_dies(control: socket.socket) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Runs a node in a fresh Python; the arguments are the node's settings and the two file descriptors."""
     text, control, payload = arguments
-    settle(NodeProcess.from_json(text))
-    return run_node(socket.socket(fileno=int(control)), int(payload))
+    process = NodeProcess.from_json(text)
+    settle(process)
+    return run_node(process, socket.socket(fileno=int(control)), int(payload))
 
 
 def command(module: str, *arguments: Any) -> list[str]:

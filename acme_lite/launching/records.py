@@ -88,6 +88,7 @@ def make_records(
             node.launch_context.initialize(lp.LaunchType.LOCAL_MULTI_THREADING, None, status.request_stop)
             for handle in node.input_handles:
                 handle.connect(node, label)
+    jax_settings = child.read_jax_settings()
     next_core = itertools.cycle(sorted(os.sched_getaffinity(0)))
     nodes = []
     for label, group in program.groups.items():
@@ -101,7 +102,7 @@ def make_records(
             except Exception as error:  # pickling runs code of any class
                 raise ValueError(f"node {name} cannot be pickled: {type(error).__name__}: {error}") from error
             cores = (next(next_core),) if policy.cores == "single" else policy.cores
-            process = child.NodeProcess(name, dict(policy.environment), cores)  # type: ignore[arg-type]
+            process = child.NodeProcess(name, dict(policy.environment), cores, jax_settings)  # type: ignore[arg-type]
             log = directory / f"{label.replace('/', '-')}-{index}.log"
             imports = getattr(group[index], "imports", ())
             nodes.append(NodeRecord(label, index, policy, process, payload, log, imports))

@@ -88,8 +88,8 @@ class _Zygote:
         self._selector.register(launcher, selectors.EVENT_READ)
         self._selector.register(self._wakeup[0], selectors.EVENT_READ)
 
-    def serve(self) -> tuple[socket.socket, int] | None:
-        """Forks what is asked for; returns control socket and payload in a fork, None in the zygote at its end."""
+    def serve(self) -> tuple[child.NodeProcess, socket.socket, int] | None:
+        """Forks what is asked for; returns what `run_node` takes in a fork, None in the zygote at its end."""
         while True:
             ready = {key.fd for key, _ in self._selector.select()}
             if self._wakeup[0] in ready:
@@ -108,7 +108,9 @@ class _Zygote:
             kill_session(pid)
         return None
 
-    def _fork(self, process: child.NodeProcess, descriptors: Sequence[int]) -> tuple[socket.socket, int] | None:
+    def _fork(
+        self, process: child.NodeProcess, descriptors: Sequence[int]
+    ) -> tuple[child.NodeProcess, socket.socket, int] | None:
         control, payload, log = descriptors
         pid = os.fork()
         if pid == 0:
@@ -119,7 +121,7 @@ class _Zygote:
             for end in self._wakeup:
                 os.close(end)
             child.settle_after_fork(process, log)
-            return socket.socket(fileno=control), payload
+            return process, socket.socket(fileno=control), payload
         for descriptor in descriptors:
             os.close(descriptor)
         self._names[pid] = process.name

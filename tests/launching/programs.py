@@ -111,6 +111,23 @@ def start_another_process(notes):
         lp.wait_for_stop()
 
 
+class Computer:
+    """Notes how JAX is set up where it runs."""
+
+    def __init__(self, notes):
+        self._notes = notes
+
+    def run(self):
+        import jax
+
+        note(
+            self._notes,
+            dtype=str(jax.numpy.zeros(()).dtype),
+            key=str(jax.random.key_impl(jax.random.key(0))),
+            platforms=jax.config.jax_platforms,
+        )
+
+
 def terminate_a_worker(notes):
     """Starts a process as vector environments do, ends it, and notes how it ended."""
     context = multiprocessing.get_context("fork")

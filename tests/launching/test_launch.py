@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 
+import jax
 import pytest
 import rich.console
 
@@ -217,6 +218,30 @@ def test_what_fails_while_the_program_stops_is_told_with_its_traceback(tmp_path)
     for told in (shown, (tmp_path / "logs" / "other-0.log").read_text()):
         assert "in fail_when_stopped" in told and "OSError: nothing can be written any more" in told
     assert "other/0: failed" in shown and "learner/0: stopped" in shown
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_jax_is_set_up_in_nodes_as_in_the_script_but_for_a_policys_variables(tmp_path, start):
+    program = lp.Program("settings")
+    for label in ("other", "learner"):
+        program.add_node(launching.CallNode(programs.Computer, str(tmp_path / label)), label=label)
+    settings = {"jax_enable_x64": True, "jax_default_prng_impl": "rbg"}
+    before = {name: jax.config.values[name] for name in settings}
+    variables = {"JAX_PLATFORMS": "cpu", "JAX_ENABLE_X64": "0"}
+    policies = {
+        "other": launching.NodePolicy(start=start),
+        "learner": launching.NodePolicy(start=start, environment=variables),
+    }
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        run(program, tmp_path, policies=policies)
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+    (other,), (learner,) = (programs.read(tmp_path / label) for label in ("other", "learner"))
+    assert (other["dtype"], other["key"]) == ("float64", "rbg")
+    assert (learner["dtype"], learner["key"], learner["platforms"]) == ("float32", "rbg", "cpu")
 
 
 def test_a_worker_that_a_node_has_forked_can_be_terminated(tmp_path):
