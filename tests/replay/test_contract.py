@@ -427,7 +427,7 @@ def test_closed_dataset_raises(make_replay):
     dataset = made.dataset("replay", 1, timeout_seconds=10.0)
     next(dataset)
     dataset.close()
-    with pytest.raises(RuntimeError, match="closed"):
+    with pytest.raises(replay.ClosedError, match="closed"):
         next(dataset)
 
 
