@@ -14,7 +14,9 @@ checkpoint while the others wait for it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import os
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from acme_lite import _runtime, specs
@@ -61,7 +63,8 @@ def make_distributed_experiment(
     program = nodes.ProgramSettings(
         experiment, spec, described, num_actors, variable_update_period_seconds, nodes.WATCHDOG_SECONDS
     )
-    program.plan()  # an agent that cannot act there fails here, and not in five processes
+    with _little_memory_of_accelerators():
+        program.plan()  # an agent that cannot act there fails here, and not in five processes
     made = lp.Program(f"{identity.agent_name(experiment)}-{described['name'].replace('/', '-')}")
     with made.group("counter"):
         counter = made.add_node(_make_node(coordination.Coordinator, experiment.max_num_actor_steps))
@@ -84,6 +87,23 @@ def make_distributed_experiment(
         with made.group("evaluator"):
             made.add_node(_make_node(nodes.Evaluator, program, experiment.evaluation, learner, counter))
     return made
+
+
+@contextlib.contextmanager
+def _little_memory_of_accelerators() -> Iterator[None]:
+    """Has JAX, if it begins to compute within, take an accelerator's memory as it needs it; the learner will want it.
+
+    By default the first computation takes three quarters of it, and this process keeps them as long as the program runs.
+    """
+    name = "XLA_PYTHON_CLIENT_PREALLOCATE"
+    if name in os.environ:
+        yield
+        return
+    os.environ[name] = "false"
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 def _make_node(*arguments: Any, imports: Sequence[str] = ()) -> Any:

@@ -123,3 +123,19 @@ def test_bad_arguments(tmp_path):
             experiments.ExperimentConfig(dqn.DQNBuilder(programs.DQN), testing.MemoryEnvironment),
             variable_update_period_seconds=-1,
         )
+
+
+@pytest.mark.parametrize("set_before", [None, "true"])
+def test_making_a_program_leaves_the_memory_of_a_gpu_to_the_learner(tmp_path, monkeypatch, set_before):
+    name, seen = "XLA_PYTHON_CLIENT_PREALLOCATE", []
+    monkeypatch.delenv(name, raising=False)
+    if set_before is not None:
+        monkeypatch.setenv(name, set_before)
+
+    def make_networks(spec):
+        seen.append(os.environ[name])
+        return dqn.make_networks(spec, hidden_sizes=(8,))
+
+    programs.make(tmp_path, network_factory=make_networks)
+    assert seen == [set_before or "false"]
+    assert os.environ.get(name) == set_before
