@@ -93,7 +93,7 @@ def make_distributed_experiment(
 def _little_memory_of_accelerators() -> Iterator[None]:
     """Has JAX, if it begins to compute within, take an accelerator's memory as it needs it; the learner will want it.
 
-    By default the first computation takes three quarters of it, and this process keeps them as long as the program runs.
+    By default the first computation takes three quarters of it, which stay taken as long as the program runs.
     """
     name = "XLA_PYTHON_CLIENT_PREALLOCATE"
     if name in os.environ:
