@@ -19,7 +19,7 @@ from acme_lite.networks.continuous import (
 )
 from acme_lite.networks.distributions import ActionDistribution, make_action_distribution
 from acme_lite.networks.feed_forward import FeedForwardNetwork, from_haiku
-from acme_lite.networks.heads import action_values, categorical_mean, check_discrete
+from acme_lite.networks.heads import action_values, categorical_mean, check_discrete, check_output
 from acme_lite.networks.legal_actions import ACTION_MASK, mask_illegal, split_action_mask
 from acme_lite.networks.policy_heads import (
     PolicyValue,
@@ -56,6 +56,7 @@ __all__ = [
     "categorical_mean",
     "check_action_mask",
     "check_discrete",
+    "check_output",
     "concatenate",
     "critic_ensemble",
     "critic_from_haiku",

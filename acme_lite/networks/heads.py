@@ -36,6 +36,24 @@ def check_discrete(spec: specs.EnvironmentSpec, *, agent: str) -> specs.Discrete
     return action
 
 
+def check_output(output: jax.Array, shape: tuple[int | None, ...], *, agent: str, what: str) -> None:
+    """Checks the shape of what a network or loss of one's own gives: a wrong one may broadcast without an error.
+
+    Args:
+        output: an array.
+        shape: that it must have; None for any size.
+        agent: name of the agent, for errors.
+        what: the output is, for errors.
+
+    Raises:
+        ValueError: it has another shape.
+    """
+    got = jnp.shape(output)
+    if len(got) != len(shape) or any(size not in (None, found) for size, found in zip(shape, got, strict=True)):
+        expected = ", ".join("any" if size is None else str(size) for size in shape)
+        raise ValueError(f"{agent} needs {what} of shape ({expected}), got {got}.")
+
+
 def action_values(
     features: Float[Array, "B D"], num_actions: int, *, num_atoms: int | None = None, duelling: bool = False
 ) -> jax.Array:

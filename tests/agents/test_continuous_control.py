@@ -1,10 +1,12 @@
 """What the agents for continuous control have in common: the specs they refuse, actions within bounds, a probe."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
 
-from acme_lite import agents, environments, experiments, loggers, networks, specs, testing
+from acme_lite import agents, environments, experiments, loggers, networks, replay, specs, testing, types
 from acme_lite.agents import d4pg, mpo, sac, td3
 from tests.environments import episodes
 
@@ -68,6 +70,21 @@ def test_actions_stay_within_uneven_bounds_in_double_precision(agent, wrapped):
             actions, _, _ = select_action(own, observation, (), keys[2])
             for action in np.asarray(actions, np.float64):
                 SPEC.action.validate(action)
+
+
+@pytest.mark.parametrize("agent", BUILDERS)
+def test_critics_whose_values_have_an_axis_too_many_are_refused(agent):
+    builder = BUILDERS[agent]
+    if agent in ("D4PG", "MPO"):
+        builder = dataclasses.replace(builder, config=dataclasses.replace(builder.config, critic="scalar"))
+    nets = builder.make_networks(SPEC)
+    critic = networks.Critic(nets.critic.init, lambda *arguments: nets.critic.apply(*arguments)[..., None])
+    core = builder.make_core(nets._replace(critic=critic), SPEC)
+    observation, action, reward, discount = specs.zeros(SPEC, (5,))
+    transition = types.Transition(observation, action, reward, discount, observation)
+    sample = replay.Sample(transition, replay.SampleInfo((), np.ones(5, np.float32), np.int32(5)))
+    with pytest.raises(ValueError, match=rf"{agent} needs critics?'s? values of shape \(.*5\), got \(.*5, 1\)"):
+        jax.eval_shape(core.update, jax.eval_shape(core.init, jax.random.key(0)), sample)
 
 
 _SMALL = dict(

@@ -151,6 +151,14 @@ def test_rewards_may_be_whole_numbers():
     jax.tree.map(np.testing.assert_array_equal, rows, expected)
 
 
+def test_values_with_an_axis_too_many_are_refused():
+    network = TABLE._replace(apply=lambda *arguments: TABLE.apply(*arguments)._replace(value=jnp.zeros((10, 1))))
+    core = ppo.make_core(ppo.PPOConfig(unroll_length=4, batch_size=2, minibatch_size=8), network, SPEC)
+    window = make_window(np.random.default_rng(4), 2, 5)
+    with pytest.raises(ValueError, match=r"PPO needs values of shape \(10\), got \(10, 1\)"):
+        jax.eval_shape(core.update, core.init(jax.random.key(0)), replay.Sample(window, ()))
+
+
 def make_rows(**fields):
     """Two rows: the probabilities of the actions taken are 0.5 and 0.25 now, and were 0.25 and 0.5."""
     rows = ppo.Rows(

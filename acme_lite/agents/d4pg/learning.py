@@ -69,8 +69,10 @@ def critic_loss(
     a_t = network.policy.apply(target_policy_params, batch.next_observation)
     output_t = network.critic.apply(target_critic_params, batch.next_observation, a_t)
     output_tm1 = network.critic.apply(critic_params, batch.observation, batch.action)
+    q_tm1 = returns.mean(output_tm1)
+    networks.check_output(q_tm1, batch.reward.shape, agent=d4pg_networks.AGENT, what="critic's values")
     losses = returns.losses(output_tm1, batch.reward, discount * batch.discount, output_t)
-    return jnp.mean(losses), {"q_value": jnp.mean(returns.mean(output_tm1))}
+    return jnp.mean(losses), {"q_value": jnp.mean(q_tm1)}
 
 
 def policy_loss(

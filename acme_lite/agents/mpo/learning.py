@@ -148,8 +148,10 @@ def critic_loss(
         discount: factor per step, in [0, 1].
     """
     output = apply(critic_params, batch.observation, batch.action)
+    q = returns.mean(output)
+    networks.check_output(q, batch.reward.shape, agent=mpo_networks.AGENT, what="critic's values")
     losses = returns.losses(output, batch.reward, discount * batch.discount, next_output)
-    return jnp.mean(losses), {"q_value": jnp.mean(returns.mean(output))}
+    return jnp.mean(losses), {"q_value": jnp.mean(q)}
 
 
 def policy_loss(

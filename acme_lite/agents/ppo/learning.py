@@ -175,7 +175,9 @@ def make_rows(
     """
     num_windows, length = batch.reward.shape
     flat_observation = jax.tree.map(lambda leaf: jnp.reshape(leaf, (-1, *leaf.shape[2:])), batch.observation)
-    network_values = jnp.reshape(apply(params, flat_observation).value, (num_windows, length))
+    flat_values = apply(params, flat_observation).value
+    networks.check_output(flat_values, (num_windows * length,), agent="PPO", what="values")
+    network_values = jnp.reshape(flat_values, (num_windows, length))
     values = returns.mean + running_statistics.standard_deviation(returns) * network_values
     advantages = jax.vmap(functools.partial(generalized_advantages, lambda_=config.gae_lambda))(
         # Rewards may be whole numbers.

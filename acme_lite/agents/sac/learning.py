@@ -62,6 +62,7 @@ def soft_targets(
     Reference: Haarnoja et al., Soft Actor-Critic Algorithms and Applications (2018), equations 3 and 5; Fujimoto et
     al. (2018), equation 10, for the minimum.
     """
+    networks.check_output(next_q, (None, *batch.reward.shape), agent="SAC", what="critics' values")
     value = jnp.min(next_q, axis=0) - temperature * next_log_prob
     return batch.reward + discount * batch.discount * value
 

@@ -69,6 +69,7 @@ def clipped_targets(batch: types.Transition, next_q: Float[Array, "E B"], *, dis
 
     Reference: Fujimoto et al. (2018), equation 10.
     """
+    networks.check_output(next_q, (None, *batch.reward.shape), agent="TD3", what="critics' values")
     return batch.reward + discount * batch.discount * jnp.min(next_q, axis=0)
 
 
