@@ -83,6 +83,26 @@ def run_updates(config, num_updates, sample=None):
     return outputs
 
 
+@pytest.mark.parametrize("wrong", [jnp.mean, lambda losses: losses[:, None]])
+def test_losses_that_are_not_one_for_each_transition_are_refused(wrong):
+    def loss_fn(*arguments, config):
+        losses, priorities, metrics = dqn.q_learning_loss(*arguments, config=config)
+        return wrong(losses), priorities, metrics
+
+    learner_core = dqn.make_core(dqn.DQNConfig(priority_exponent=0.6), TABLE, SPEC, loss_fn=loss_fn)
+    state = learner_core.init(jax.random.key(0))
+    with pytest.raises(ValueError, match=r"DQN needs losses from its loss_fn of shape \(2\), got"):
+        jax.eval_shape(learner_core.update, state, make_sample())
+
+
+def test_a_network_for_another_number_of_actions_is_refused():
+    spec = SPEC._replace(action=specs.DiscreteArray(3, dtype=np.int32))
+    policy = dqn.DQNBuilder().make_policy(TABLE, spec)
+    params = {"params": TABLE.init(None), "epsilon": jnp.float32(0)}
+    with pytest.raises(ValueError, match=r"DQN needs action values of shape \(any, 3\), got \(1, 2\)"):
+        policy.select_action(params, jnp.array([0]), (), jax.random.key(0))
+
+
 def test_target_is_copied_every_period_and_not_between():
     outputs = run_updates(dqn.DQNConfig(target_update_period=3), 6)
     copied = [bool((state.params == state.target_params).all()) for state, _ in outputs]

@@ -181,7 +181,8 @@ class DQNBuilder(builders.TransitionBuilder):
         evaluation: bool = False,
         actor: core.ActorId = core.ActorId(),
     ) -> acting.ActorCore:
-        dtype = jax.dtypes.canonicalize_dtype(networks_lib.check_discrete(spec, agent="DQN").dtype)
+        action_spec = networks_lib.check_discrete(spec, agent="DQN")
+        dtype = jax.dtypes.canonicalize_dtype(action_spec.dtype)
         config = self.config
         if evaluation:
             fixed_epsilon: float | None = config.evaluation_epsilon
@@ -198,6 +199,7 @@ class DQNBuilder(builders.TransitionBuilder):
             epsilon = params["epsilon"] if fixed_epsilon is None else fixed_epsilon
             _, action_mask = networks_lib.split_action_mask(observation)
             values = dqn_networks.mean_values(networks.apply(params["params"], observation), config)
+            networks_lib.check_output(values, (None, action_spec.num_values), agent="DQN", what="action values")
             return acting.epsilon_greedy(key, values, epsilon, action_mask=action_mask).astype(dtype)
 
         return acting.feed_forward(select_action)

@@ -245,8 +245,10 @@ def make_core(
     loss_fn = loss_fn or loss_for(config)
 
     def batch_loss(params, target_params, batch, weights):
-        losses, *aux = loss_fn(params, target_params, batch, network.apply, config=config)
-        return jnp.mean(weights * losses), aux
+        losses, priorities, metrics = loss_fn(params, target_params, batch, network.apply, config=config)
+        for output, what in ((losses, "losses"), (priorities, "priorities")):
+            networks.check_output(output, weights.shape, agent="DQN", what=f"{what} from its loss_fn")
+        return jnp.mean(weights * losses), (priorities, metrics)
 
     def epsilon_at(steps: jax.Array) -> jax.Array:
         # A value per actor is chosen by the actor's policy: nothing of it is learned or scheduled.

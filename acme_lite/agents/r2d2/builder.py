@@ -131,7 +131,8 @@ class R2D2Builder(builders.ReplayBuilder):
         evaluation: bool = False,
         actor: core.ActorId = core.ActorId(),
     ) -> acting.ActorCore:
-        dtype = jax.dtypes.canonicalize_dtype(networks_lib.check_discrete(spec, agent="R2D2").dtype)
+        action_spec = networks_lib.check_discrete(spec, agent="R2D2")
+        dtype = jax.dtypes.canonicalize_dtype(action_spec.dtype)
         config = self.config
 
         def epsilon_of_each(base: jax.Array, num_envs: int) -> jax.Array:
@@ -142,6 +143,7 @@ class R2D2Builder(builders.ReplayBuilder):
         def select_action(params, observation, state, key):
             _, action_mask = networks_lib.split_action_mask(observation)
             values, next_state = networks.apply(params["params"], observation, state)
+            networks_lib.check_output(values, (None, action_spec.num_values), agent="R2D2", what="action values")
             epsilon = config.evaluation_epsilon if evaluation else epsilon_of_each(params["epsilon"], len(values))
             action = acting.epsilon_greedy(key, values, epsilon, action_mask=action_mask).astype(dtype)
             return action, {"core_state": state}, next_state
