@@ -101,11 +101,11 @@ def observation_encoder(
         agent: name of the agent, for errors.
 
     Raises:
-        ValueError: the observation has an image and there is no torso for it.
+        ValueError: the observation has an image and there is no torso for it, or it has no array.
     """
     if torso is not None:
         return torso
-    for leaf in jax.tree.leaves(observation_spec):
+    for leaf in torsos.array_specs(observation_spec):
         if len(leaf.shape) >= 3 or (leaf.dtype == np.uint8 and len(leaf.shape) == 2):
             raise ValueError(
                 f"{agent}'s own networks take vectors, and the observation has an image, {leaf}. Pass a torso for it, "

@@ -15,11 +15,15 @@ ACTION_MASK = "action_mask"
 
 
 def split_action_mask(observation: types.ArrayTree) -> tuple[types.ArrayTree, jax.Array | None]:
-    """Returns an observation (or its spec tree) without its action mask, and the mask; None where it has none."""
-    if not (isinstance(observation, dict) and ACTION_MASK in observation):
+    """Returns an observation (or its spec tree) without its action mask, and the mask; None where it has none.
+
+    Of a dict with one other field, that field is returned.
+    """
+    if not isinstance(observation, dict):
         return observation, None
-    rest = {name: value for name, value in observation.items() if name != ACTION_MASK}
-    return (next(iter(rest.values())) if len(rest) == 1 else rest), observation[ACTION_MASK]
+    mask = observation.get(ACTION_MASK)
+    rest = observation if mask is None else {name: observation[name] for name in observation if name != ACTION_MASK}
+    return (next(iter(rest.values())) if len(rest) == 1 else rest), mask
 
 
 def mask_illegal(values: jax.Array, action_mask: jax.Array | None) -> jax.Array:

@@ -45,6 +45,18 @@ def is_image(spec: types.SpecTree) -> bool:
     return min(height_and_width) >= _LEAST_IMAGE_SIZE
 
 
+def array_specs(observation_spec: types.SpecTree) -> list[specs.Array]:
+    """Returns the specs of an observation's arrays.
+
+    Raises:
+        ValueError: there is none.
+    """
+    leaves = jax.tree.leaves(observation_spec)
+    if not leaves:
+        raise ValueError(f"An observation must have an array beside its action mask, got the spec {observation_spec}.")
+    return leaves
+
+
 def mlp_torso(
     hidden_sizes: Sequence[int],
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
@@ -90,7 +102,19 @@ def default_torso(
     hidden_sizes: Sequence[int],
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
 ) -> Torso:
-    """Returns the convolutional torso for images and a multi-layer perceptron for everything else."""
+    """Returns the convolutional torso for images and a multi-layer perceptron for everything else.
+
+    Raises:
+        ValueError: an array of bytes looks like an image and is not one that `is_image` knows, or there is no array.
+    """
     if is_image(observation_spec):
         return atari_torso(observation_spec)
+    for leaf in array_specs(observation_spec):
+        if leaf.dtype == np.uint8 and sum(size >= _LEAST_IMAGE_SIZE for size in leaf.shape) >= 2:
+            raise ValueError(
+                "An image must be the only array of an observation (beside its action mask), of bytes, and be [H, W, "
+                f"C], or [stack, H, W] with a FrameStack spec, got {leaf}. Put environments.FrameStack around an "
+                "environment of grey frames [H, W], transpose frames whose colours come first, or give the agent a "
+                "network of your own (network_factory)."
+            )
     return mlp_torso(hidden_sizes, activation, observation_spec)

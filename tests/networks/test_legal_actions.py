@@ -20,10 +20,11 @@ def test_the_mask_is_taken_out():
     assert set(rest) == {"board", "hand"} and found is mask
 
 
-def test_one_field_beside_the_mask_becomes_the_observation():
+def test_one_field_alone_or_beside_the_mask_becomes_the_observation():
     board = np.zeros(3)
-    rest, _ = networks.split_action_mask({"observation": board, "action_mask": np.array([1, 0])})
-    assert rest is board
+    for more in ({"action_mask": np.array([1, 0])}, {}):
+        rest, _ = networks.split_action_mask({"observation": board, **more})
+        assert rest is board
 
 
 def test_specs_are_split_as_observations_are():
