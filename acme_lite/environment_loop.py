@@ -85,7 +85,7 @@ class EnvironmentLoop:
         adding_seconds: time spent in the actor's `observe_first` and `observe`.
 
     Args:
-        environment: a vector environment, or a single one, which is vectorised.
+        environment: a vector environment, or a single one, which is vectorised and goes on with its own generator.
         actor: chooses the actions.
         counter: told `<label>_steps` and `<label>_episodes`, at the end of each episode and of each
             `run`, and every 100 steps; a new one unless given.
@@ -311,4 +311,4 @@ def _vectorise(environment: Any) -> vector.VectorEnvironment:
         return environment
     from acme_lite import environments
 
-    return environments.SyncVectorEnvironment([environment])
+    return environments.SyncVectorEnvironment([environment], seed=None)

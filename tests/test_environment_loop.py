@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from dm_env import specs as dm_specs
 
-from acme_lite import checkpointing, counting, environment_loop, loggers
+from acme_lite import checkpointing, counting, environment_loop, environments, loggers
 
 
 class ScriptedVectorEnvironment:
@@ -322,6 +322,20 @@ def test_a_loop_goes_on_with_observations_of_any_structure(make_tree):
     expected = make_tree(np.array([[0, 1], [0, 1]]))
     assert type(seen) is type(expected)
     jax.tree.map(np.testing.assert_array_equal, seen, expected)
+
+
+def test_a_single_environment_keeps_its_seed():
+    def observed(environment):
+        actor = RecordingActor()
+        actor.select_action = lambda observation: np.zeros(1, np.int32)
+        environment_loop.EnvironmentLoop(environment, actor).run(num_episodes=2)
+        return [step.observation[0] for _, step in actor.observed if step.step_type == dm_env.StepType.FIRST]
+
+    of_seed = [environments.make("gym:CartPole-v1", seed=seed) for seed in (1, 1, 2)]
+    first, same, other = [observed(environment) for environment in of_seed]
+    np.testing.assert_array_equal(first, same)
+    assert (first[0] != other[0]).any()
+    assert (observed(of_seed[0])[0] != first[0]).any()  # a new loop goes on with the environment
 
 
 def test_a_single_environment_is_vectorised():

@@ -30,13 +30,13 @@ class SyncVectorEnvironment:
 
     Args:
         environments: N different objects with equal specs, at least 1.
-        seed: in [0, 2^63).
+        seed: in [0, 2^63); None leaves members to their own generators until `reseed` is called.
 
     Raises:
         ValueError: there are no members, one is there twice, or their specs differ.
     """
 
-    def __init__(self, environments: Sequence[dm_env.Environment], seed: int = 0):
+    def __init__(self, environments: Sequence[dm_env.Environment], seed: int | None = 0):
         self.environments = tuple(environments)
         self._specs = _common_spec(self.environments)
         self.num_envs = len(self.environments)
@@ -55,7 +55,10 @@ class SyncVectorEnvironment:
         self._mid = self._step_types[_MID]
         self._discount_one = self._constant(1, self._specs.discount.dtype)
         self._are_scalars = self._specs.reward.shape == self._specs.discount.shape == ()
-        self.reseed(seed)
+        self._seed: int | None = None
+        self._episodes = seeding.check_episodes(None, self.num_envs)
+        if seed is not None:
+            self.reseed(seed)
 
     def reseed(self, seed: int, episodes: types.IntArray | None = None) -> None:
         """Sets the seed from which the episodes from the next reset on derive.
@@ -125,7 +128,7 @@ class SyncVectorEnvironment:
     def _start(self, member: int) -> dm_env.TimeStep:
         """Starts the member's next episode, from its own seed where it takes one."""
         reseed = self._reseeds[member]
-        if reseed is not None:
+        if reseed is not None and self._seed is not None:
             reseed(seeding.episode_seed(self._seed, member, int(self._episodes[member])))
         timestep = self.environments[member].reset()
         for spec, leaf in zip(self._leaf_specs, self._structure.flatten_up_to(timestep.observation), strict=True):

@@ -200,7 +200,7 @@ def test_observations_must_be_whole_where_their_spec_is():
         environments.SyncVectorEnvironment([member]).reset()
 
 
-@pytest.mark.parametrize("seed", [-1, 2**63, 0.5, None])
+@pytest.mark.parametrize("seed", [-1, 2**63, 0.5, "1"])
 def test_seeds_must_be_integers_in_range(seed):
     with pytest.raises(ValueError, match="seed must be an integer in"):
         environments.SyncVectorEnvironment([make_member()], seed=seed)
