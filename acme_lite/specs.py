@@ -80,6 +80,33 @@ def would_round(value: Any, dtype: np.dtype) -> bool:
     return dtype.kind in "iub" and np.asarray(value).dtype.kind in "fc"
 
 
+def misfit(value: Any, spec: dm_specs.Array) -> str | None:
+    """Returns in which way an array would not be what its spec says, also after a cast to its dtype; None if it would.
+
+    Bounds are those of the dtype and of a `DiscreteArray`; floats may be beyond theirs.
+    """
+    array = np.asarray(value)
+    if array.shape != spec.shape:
+        return f"of shape {array.shape}"
+    if array.dtype != spec.dtype and (array.dtype.kind not in "biuf" or would_round(array, spec.dtype)):
+        return f"of {array.dtype}" if array.shape else f"{value!r} of {array.dtype}"
+    if spec.dtype.kind not in "iub" or not array.size:
+        return None
+    low, high = whole_range(spec.dtype)
+    if isinstance(spec, DiscreteArray):
+        low, high = 0, spec.num_values - 1
+    least, most = int(array.min()), int(array.max())
+    return None if low <= least and most <= high else f"with numbers from {least} to {most}"
+
+
+def whole_range(dtype: np.dtype) -> tuple[int, int]:
+    """Returns the least and the greatest whole number of a dtype of integers or bool."""
+    if dtype.kind == "b":
+        return 0, 1
+    limits = np.iinfo(dtype)
+    return int(limits.min), int(limits.max)
+
+
 def zeros(spec: types.SpecTree, batch_shape: tuple[int, ...] = ()) -> types.ArrayTree:
     """Returns a tree of zeros `[*batch_shape, ...]` with the shapes and dtypes of a spec tree."""
     return tree_map_specs(lambda leaf: np.zeros((*batch_shape, *leaf.shape), leaf.dtype), spec)

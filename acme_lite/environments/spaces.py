@@ -74,16 +74,28 @@ def make_decoder(space: gymnasium.Space, *, copy: bool = False) -> Callable[[Any
         return lambda value: np.asarray(value - start, np.int32)
     dtype = make_observation_spec(space).dtype
     if dtype.kind in "iub":
-        return functools.partial(_whole_numbers, dtype=dtype, copy=copy)
+        low, high = specs.whole_range(dtype)
+        minimum, maximum = _bounds(space, "observation")
+        fits = bool(np.all(minimum >= low) and np.all(maximum <= high))
+        return functools.partial(_whole_numbers, dtype=dtype, checked=space.dtype if fits else None, copy=copy)
     if copy:
         return lambda value: np.array(value, dtype)
     return lambda value: np.asarray(value, dtype)
 
 
-def _whole_numbers(value: Any, *, dtype: np.dtype, copy: bool) -> np.ndarray:
+def _whole_numbers(value: Any, *, dtype: np.dtype, checked: np.dtype | None, copy: bool) -> np.ndarray:
+    """Returns whole numbers of a dtype; arrays of the dtype `checked` are within its range."""
     array = np.asarray(value)
-    if specs.would_round(array, dtype):
-        raise ValueError(f"An observation must have whole numbers, since its space is of {dtype}, got {array.dtype}.")
+    if array.dtype not in (checked, dtype):
+        if specs.would_round(array, dtype):
+            raise ValueError(
+                f"An observation must have whole numbers, since its space is of {dtype}, got {array.dtype}."
+            )
+        low, high = specs.whole_range(dtype)
+        if array.size and not (array.min() >= low and array.max() <= high):
+            raise ValueError(
+                f"An observation of {dtype} must have numbers in [{low}, {high}], got {array.min()} to {array.max()}."
+            )
     return array.astype(dtype, copy=copy)
 
 

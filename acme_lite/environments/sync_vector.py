@@ -13,6 +13,7 @@ from dm_env import specs as dm_specs
 from acme_lite import specs, types
 from acme_lite.environments import seeding
 
+_FIRST = dm_env.StepType.FIRST
 _MID = dm_env.StepType.MID
 _LAST = dm_env.StepType.LAST
 
@@ -22,6 +23,8 @@ class SyncVectorEnvironment:
 
     Before each of a member's episodes its `reseed` gets a seed that is derived from (seed, member, episode) alone. A
     member without `reseed` draws from its own generator.
+
+    Each member's first steps of the kinds FIRST, MID and LAST are checked against its specs, and sizes at every step.
 
     Attributes:
         num_envs: N.
@@ -49,12 +52,14 @@ class SyncVectorEnvironment:
         self._one_action = isinstance(self._specs.action, dm_specs.Array)
         self._reseeds = [getattr(environment, "reseed", None) for environment in self.environments]
         self._ended = [True] * self.num_envs
+        # (member, kind of step) that no step was checked of.
+        self._unchecked = {(member, int(kind)) for member in range(self.num_envs) for kind in dm_env.StepType}
         self._fast = _fast_path(self.num_envs, self._specs)
         # These are shared between steps: nobody may write to what a step returned.
         self._step_types = {step_type: self._constant(step_type, np.int32) for step_type in dm_env.StepType}
         self._mid = self._step_types[_MID]
         self._discount_one = self._constant(1, self._specs.discount.dtype)
-        self._are_scalars = self._specs.reward.shape == self._specs.discount.shape == ()
+        self._are_scalars = _has_float_scalars(self._specs)
         self._seed: int | None = None
         self._episodes = seeding.check_episodes(None, self.num_envs)
         if seed is not None:
@@ -89,14 +94,16 @@ class SyncVectorEnvironment:
         if self._fast is not None and not self._ended[0]:
             return self._step_only_member(np.asarray(action), *self._fast)
         actions = self._split(action)
-        timesteps = []
+        timesteps, unchecked = [], self._unchecked
         for member, environment in enumerate(self.environments):
             if self._ended[member]:
                 timesteps.append(self._start(member))
             else:
                 timestep = environment.step(actions[member])
+                if unchecked:
+                    self._check(member, timestep)
                 if timestep.step_type is not _MID:
-                    self._ended[member] = timestep.step_type == _LAST
+                    self._ended[member] = self._is_last(member, timestep.step_type)
                 timesteps.append(timestep)
         return self._stack(timesteps)
 
@@ -106,23 +113,29 @@ class SyncVectorEnvironment:
         observation_dtype: np.dtype,
         reward_dtype: np.dtype,
         discount_dtype: np.dtype,
-        num_axes: int,
+        shape: tuple[int, ...],
     ) -> dm_env.TimeStep:
         """As `step`, for one member in the middle of an episode whose observation and action are single arrays."""
         if action.shape[:1] != (1,):
             raise self._wrong_action(action)
-        step_type, reward, discount, observation = self.environments[0].step(action[0])
+        timestep = self.environments[0].step(action[0])
+        if self._unchecked:
+            self._check(0, timestep)
+        step_type, reward, discount, observation = timestep
         if step_type is _MID:  # comparing enumerations, or hashing them, runs Python code
             step_types = self._mid
         else:
             step_types = self._step_types[step_type]
-            self._ended[0] = step_type == _LAST
+            self._ended[0] = self._is_last(0, step_type)
+        observations = np.array(observation, observation_dtype, ndmin=len(shape))
+        if observations.shape != shape:
+            raise _wrong_shape(self._specs.observation, 0, observation)
         return dm_env.TimeStep(
             step_types,
             np.array(reward, reward_dtype, ndmin=1),
             # Comparing a NumPy scalar with a Python number takes microseconds.
             self._discount_one if float(discount) == 1.0 else np.array(discount, discount_dtype, ndmin=1),
-            np.array(observation, observation_dtype, ndmin=num_axes),
+            observations,
         )
 
     def _start(self, member: int) -> dm_env.TimeStep:
@@ -131,18 +144,41 @@ class SyncVectorEnvironment:
         if reseed is not None and self._seed is not None:
             reseed(seeding.episode_seed(self._seed, member, int(self._episodes[member])))
         timestep = self.environments[member].reset()
-        for spec, leaf in zip(self._leaf_specs, self._structure.flatten_up_to(timestep.observation), strict=True):
-            if np.shape(leaf) != spec.shape:
-                raise ValueError(
-                    f"environments[{member}] gave an observation {np.shape(leaf)} where its spec is {spec}."
-                )
-            if specs.would_round(leaf, spec.dtype):
-                raise ValueError(
-                    f"environments[{member}] gave an observation of {np.asarray(leaf).dtype} where its spec is {spec}."
-                )
+        if self._unchecked:
+            self._check(member, timestep)
         self._episodes[member] += 1
         self._ended[member] = False
         return timestep
+
+    def _check(self, member: int, timestep: dm_env.TimeStep) -> None:
+        """Checks a step against the specs if it is the member's first one of its kind."""
+        kind = int(timestep.step_type)
+        if (member, kind) not in self._unchecked:
+            return
+        values: list[tuple[str, dm_specs.Array, Any]] = [
+            ("an observation", spec, leaf)
+            for spec, leaf in zip(self._leaf_specs, self._structure.flatten_up_to(timestep.observation), strict=True)
+        ]
+        if kind != _FIRST:
+            values.append(("a reward", self._specs.reward, timestep.reward))
+            values.append(("a discount", self._specs.discount, timestep.discount))
+        for what, spec, value in values:
+            problem = specs.misfit(value, spec)
+            if problem is not None:
+                raise ValueError(f"environments[{member}] gave {what} {problem} where its spec is {spec}.")
+        if kind != _FIRST and not np.all((np.asarray(timestep.discount) >= 0) & (np.asarray(timestep.discount) <= 1)):
+            raise ValueError(
+                f"environments[{member}] gave the discount {timestep.discount}, and discounts are in [0, 1]."
+            )
+        self._unchecked.remove((member, kind))
+
+    def _is_last(self, member: int, step_type: dm_env.StepType) -> bool:
+        if step_type == _FIRST:
+            raise ValueError(
+                f"environments[{member}] gave a FIRST step in the middle of an episode: an episode must end with a "
+                "LAST step, and nobody else may reset the environment."
+            )
+        return step_type == _LAST
 
     def _split(self, action: types.ArrayTree) -> Sequence[types.ArrayTree] | np.ndarray:
         if self._one_action:
@@ -229,24 +265,42 @@ def _common_spec(environments: Sequence[dm_env.Environment]) -> specs.Environmen
     return first
 
 
-def _fast_path(num_envs: int, spec: specs.EnvironmentSpec) -> tuple[np.dtype, np.dtype, np.dtype, int] | None:
-    """Returns dtypes (observation, reward, discount) and axes of `[1, ...]` observations; None for the general path."""
+def _has_float_scalars(spec: specs.EnvironmentSpec) -> bool:
+    """Returns whether rewards and discounts are scalars, and rewards floats, which no cast rounds."""
+    return spec.reward.shape == spec.discount.shape == () and spec.reward.dtype.kind == "f"
+
+
+def _fast_path(
+    num_envs: int, spec: specs.EnvironmentSpec
+) -> tuple[np.dtype, np.dtype, np.dtype, tuple[int, ...]] | None:
+    """Returns dtypes (observation, reward, discount) and the shape of observations; None for the general path."""
     is_array = all(isinstance(part, dm_specs.Array) for part in (spec.observation, spec.action))
-    is_scalar = spec.reward.shape == spec.discount.shape == ()
-    if num_envs != 1 or not is_array or not is_scalar:
+    if num_envs != 1 or not is_array or not _has_float_scalars(spec):
         return None
-    return spec.observation.dtype, spec.reward.dtype, spec.discount.dtype, len(spec.observation.shape) + 1
+    return spec.observation.dtype, spec.reward.dtype, spec.discount.dtype, (1, *spec.observation.shape)
 
 
 def _stack_leaf(spec: dm_specs.Array, values: Sequence[Any]) -> np.ndarray:
-    stacked = np.empty((len(values), *spec.shape), spec.dtype)
+    shape = spec.shape
+    stacked = np.empty((len(values), *shape), spec.dtype)
+    size = stacked.size // len(values)
     for member, value in enumerate(values):
+        # The assignment would broadcast a smaller array; comparing shapes takes longer.
+        if getattr(value, "size", None) != size and np.shape(value) != shape:
+            raise _wrong_shape(spec, member, value)
         stacked[member] = value
     return stacked
+
+
+def _wrong_shape(spec: dm_specs.Array, member: int, value: Any) -> ValueError:
+    return ValueError(f"environments[{member}] gave an array of shape {np.shape(value)} where its spec is {spec}.")
 
 
 def _stack_scalar(spec: dm_specs.Array, values: Sequence[Any], first: float) -> np.ndarray:
     """Stacks rewards or discounts; a `FIRST` step of `dm_env` has None, which becomes `first`."""
     if not spec.shape:
-        return np.array([first if value is None else value for value in values], spec.dtype)
+        stacked = np.array([first if value is None else value for value in values])
+        if specs.would_round(stacked, spec.dtype):
+            raise ValueError(f"The environments gave the values {stacked} where their spec is {spec}.")
+        return stacked.astype(spec.dtype)
     return _stack_leaf(spec, [first if value is None else value for value in values])

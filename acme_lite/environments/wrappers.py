@@ -81,6 +81,8 @@ class SinglePrecision(Wrapper):
             discount_spec=to_single_spec(environment.discount_spec()),
         )
         self._action_dtypes = jax.tree.map(lambda leaf: leaf.dtype, environment.action_spec())
+        is_long = any(map(_is_long, jax.tree.leaves(environment.observation_spec())))
+        self._convert_leaf = _to_single_checked if is_long else _to_single
 
     def reset(self) -> dm_env.TimeStep:
         return self._convert(self.environment.reset())
@@ -93,7 +95,7 @@ class SinglePrecision(Wrapper):
             step_type=timestep.step_type,
             reward=jax.tree.map(_to_single, timestep.reward),
             discount=jax.tree.map(_to_single, timestep.discount),
-            observation=jax.tree.map(_to_single, timestep.observation),
+            observation=jax.tree.map(self._convert_leaf, timestep.observation),
         )
 
 
@@ -314,6 +316,21 @@ def _narrow(bound: np.ndarray, limits: Any, dtype: np.dtype) -> np.ndarray:
 def _to_single(leaf: Any) -> np.ndarray:
     array = np.asarray(leaf)
     return array.astype(_SINGLE.get(array.dtype, array.dtype), copy=False)
+
+
+def _is_long(spec: dm_specs.Array) -> bool:
+    """Returns whether a spec allows whole numbers that 32 bits cannot hold."""
+    if spec.dtype != np.int64 or isinstance(spec, dm_specs.DiscreteArray):
+        return False
+    minimum, maximum = _bounds(spec)
+    return bool(np.any(minimum < -(2**31)) or np.any(maximum >= 2**31))
+
+
+def _to_single_checked(leaf: Any) -> np.ndarray:
+    array, single = np.asarray(leaf), _to_single(leaf)
+    if array.dtype == np.int64 and (array != single).any():
+        raise ValueError(f"An observation must have numbers that 32 bits can hold, got {array.min()} to {array.max()}.")
+    return single
 
 
 def _as_dtype(dtype: np.dtype, action: Any) -> np.ndarray:

@@ -310,3 +310,17 @@ def test_floats_where_the_space_has_whole_numbers_are_refused():
     spaces_of_both = (spaces.Box(0, 255, (2,), np.uint8), spaces.Discrete(2))
     with pytest.raises(ValueError, match="whole numbers, since its space is of uint8, got float64"):
         environments.GymnasiumEnvironment(Halves(*spaces_of_both)).reset()
+
+
+@pytest.mark.parametrize(
+    ("space", "value"),
+    [
+        (spaces.Box(0, 255, (2,), np.uint8), np.array([300, -1])),
+        (spaces.Box(0, 2**40, (2,), np.int64), np.array([2**33, 0])),
+    ],
+)
+def test_whole_numbers_beyond_the_dtype_of_the_spec_are_refused(space, value):
+    environment = Echo(space, spaces.Discrete(2))
+    environment._observe = lambda: value
+    with pytest.raises(ValueError, match=f"must have numbers in .*, got {value.min()} to {value.max()}"):
+        environments.GymnasiumEnvironment(environment).reset()

@@ -190,7 +190,7 @@ def test_actions_need_one_row_per_member(num_envs):
 
 def test_observations_must_have_the_shape_of_their_spec():
     member = episodes.Scripted([np.zeros(2)], [], [], observation_spec=dm_specs.Array((3,), float))
-    with pytest.raises(ValueError, match=r"environments\[0\] gave an observation \(2,\)"):
+    with pytest.raises(ValueError, match=r"environments\[0\] gave an observation of shape \(2,\)"):
         environments.SyncVectorEnvironment([member]).reset()
 
 
@@ -198,6 +198,83 @@ def test_observations_must_be_whole_where_their_spec_is():
     member = episodes.Scripted([np.zeros(3)], [], [], observation_spec=dm_specs.Array((3,), np.uint8))
     with pytest.raises(ValueError, match=r"environments\[0\] gave an observation of float64 where its spec is"):
         environments.SyncVectorEnvironment([member]).reset()
+
+
+_FLOATS = dm_specs.Array((3,), np.float32)
+_BYTES = dm_specs.BoundedArray((3,), np.uint8, 0, 255)
+_CHOICE = dm_specs.DiscreteArray(4)
+_WHOLE = dm_specs.Array((), np.int32, "reward")
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+@pytest.mark.parametrize("num_steps", [1, 2])  # the wrong step is the first LAST or MID one
+@pytest.mark.parametrize(
+    ("spec", "right", "wrong", "problem"),
+    [
+        (_FLOATS, np.zeros(3), np.zeros(1), r"of shape \(1,\) where its spec is Array\(shape=\(3,\)"),
+        ({"a": _FLOATS}, {"a": np.zeros(3)}, {"a": np.zeros((3, 1))}, r"of shape \(3, 1\)"),
+        (_FLOATS, np.zeros(3), np.array([None] * 3), "of object"),
+        (_BYTES, np.zeros(3, int), np.full(3, 0.5), "of float64"),
+        (_BYTES, np.zeros(3, int), np.array([300, -1, 0]), "with numbers from -1 to 300"),
+        (_CHOICE, 0, 7, "with numbers from 7 to 7 where its spec is DiscreteArray"),
+    ],
+)
+def test_later_observations_must_fit_their_spec(num_envs, num_steps, spec, right, wrong, problem):
+    members = [
+        episodes.Scripted([right, wrong, right], [1.0] * num_steps, [1.0] * num_steps, observation_spec=spec)
+        for _ in range(num_envs)
+    ]
+    vector = environments.SyncVectorEnvironment(members)
+    vector.reset()
+    with pytest.raises(ValueError, match=rf"environments\[0\] gave an observation {problem}"):
+        vector.step(np.zeros(num_envs, np.int32))
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+@pytest.mark.parametrize("tree", [False, True])
+def test_shapes_are_checked_at_every_step(num_envs, tree):
+    spec, rows = {"a": _FLOATS} if tree else _FLOATS, [np.zeros(3)] * 3 + [np.zeros(1)] * 2
+    observations = [{"a": row} if tree else row for row in rows]
+    vector = environments.SyncVectorEnvironment(
+        [episodes.Scripted(observations, [1.0] * 4, [1.0] * 4, observation_spec=spec) for _ in range(num_envs)]
+    )
+    record(vector, np.zeros((2, num_envs), np.int32))
+    with pytest.raises(ValueError, match=r"of shape \(1,\) where its spec is"):
+        vector.step(np.zeros(num_envs, np.int32))
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+@pytest.mark.parametrize(
+    ("rewards", "discounts", "spec", "problem"),
+    [
+        ([0.7, 1], [1, 1], _WHOLE, "a reward 0.7 of float64 where its spec is .*int32"),
+        ([1, 1, 0.7, 1], [1] * 4, _WHOLE, "the values .* where their spec is .*int32"),
+        ([None, 1], [1, 1], None, "a reward None of object"),
+        ([np.ones(1), 1], [1, 1], None, r"a reward of shape \(1,\)"),
+        ([1, 1], [1.5, 1], None, r"the discount 1.5, and discounts are in \[0, 1\]"),
+    ],
+)
+def test_rewards_and_discounts_must_fit_their_spec(num_envs, rewards, discounts, spec, problem):
+    members = [
+        episodes.Scripted([np.zeros(3)] * (len(rewards) + 1), rewards, discounts, observation_spec=_FLOATS)
+        for _ in range(num_envs)
+    ]
+    for member in members:
+        if spec is not None:
+            member.reward_spec = lambda: spec
+    vector = environments.SyncVectorEnvironment(members)
+    with pytest.raises(ValueError, match=f"gave {problem}"):
+        record(vector, np.zeros((5, num_envs), np.int32))
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_an_episode_must_end_before_the_next_one_begins(num_envs):
+    members = [episodes.scripted() for _ in range(num_envs)]
+    vector = environments.SyncVectorEnvironment(members)
+    vector.reset()
+    members[0].step = lambda action: members[0].reset()
+    with pytest.raises(ValueError, match=r"environments\[0\] gave a FIRST step in the middle of an episode"):
+        vector.step(np.zeros(num_envs, np.int32))
 
 
 @pytest.mark.parametrize("seed", [-1, 2**63, 0.5, "1"])
