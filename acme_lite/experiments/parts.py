@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import dm_env
 import jax
 import numpy as np
 
@@ -21,6 +22,7 @@ REPLAYS = ("local", "reverb")
 """Where experience can be: in this process's memory, or in a Reverb server."""
 
 _REVERB_FOLDER = "reverb"
+_ADAPTERS = f"{environments.__name__}.gymnasium_environments"  # by name: Gymnasium may not be imported yet
 
 
 class Seeds(NamedTuple):
@@ -287,12 +289,18 @@ def remove_server_files(directory: pathlib.Path) -> None:
 
 
 def make_environment(
-    experiment: config.ExperimentConfig, num_envs: int, seed: int
+    experiment: config.ExperimentConfig, num_envs: int, seed: int, *, others: Sequence[dm_env.Environment] = ()
 ) -> environments.SyncVectorEnvironment:
     """Returns environments of an experiment, put together.
 
+    Args:
+        experiment: whose factory makes them.
+        num_envs: how many.
+        seed: of the first one.
+        others: environments that the factory has made before.
+
     Raises:
-        ValueError: the experiment's factory makes something else.
+        ValueError: the factory makes something else, or returns what it has returned before.
     """
     members = [experiment.environment_factory(seed + index) for index in range(num_envs)]
     for member in members:
@@ -301,4 +309,18 @@ def make_environment(
                 "ExperimentConfig.environment_factory must return one dm_env.Environment (num_envs of them are put "
                 f"together; environments.GymnasiumEnvironment adapts a gymnasium.Env), got {type(member).__name__}."
             )
+    layers = [id(layer) for environment in (*others, *members) for layer in _layers(environment)]
+    if len(set(layers)) < len(layers):
+        raise ValueError(
+            "ExperimentConfig.environment_factory must make a new environment each time, got one that is stepped for "
+            f"another purpose already, {members[0]}: members, training and evaluation each need their own."
+        )
     return environments.SyncVectorEnvironment(members, seed=seed)
+
+
+def _layers(environment: Any) -> Iterator[Any]:
+    """Yields an environment and what the library's wrappers and adapters hold within it."""
+    yield environment
+    while isinstance(environment, environments.Wrapper) or type(environment).__module__.startswith(_ADAPTERS):
+        environment = environment.environment
+        yield environment

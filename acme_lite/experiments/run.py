@@ -64,7 +64,9 @@ def run_experiment(
         stack.callback(logs.close)
         evaluation_environment = None
         if experiment.evaluation is not None:
-            evaluation_environment = parts_lib.make_environment(experiment, 1, seeds.evaluation)
+            evaluation_environment = parts_lib.make_environment(
+                experiment, 1, seeds.evaluation, others=environment.environments
+            )
             stack.callback(evaluation_environment.close)
         parts = parts_lib.make_parts(
             plan,

@@ -492,6 +492,15 @@ def test_an_environment_of_another_kind_is_refused_with_advice(tmp_path):
         run(tmp_path / "run", environment_factory=lambda seed: environments.make_vector("gym:CartPole-v1", 2))
 
 
+@pytest.mark.parametrize("wrap", [None, environments.FlattenObservation, environments.GymnasiumEnvironment])
+def test_a_factory_that_returns_the_same_environment_again_is_refused(wrap, tmp_path):
+    shared = environments.make("gym:CartPole-v1")
+    if wrap is environments.GymnasiumEnvironment:
+        shared = shared.environment
+    with pytest.raises(ValueError, match="environment_factory must make a new environment each time"):
+        run(tmp_path / "run", environment_factory=lambda seed: wrap(shared) if wrap else shared)
+
+
 def test_a_plan_is_made_for_all_actors(tmp_path):
     builder = dqn.DQNBuilder(dataclasses.replace(BUILDER.config, epsilon=(0.1, 0.5)))  # a value for each of two
     experiment = make_experiment(tmp_path, builder=builder)
