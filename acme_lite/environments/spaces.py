@@ -116,6 +116,8 @@ def make_encoder(space: gymnasium.Space, *, batched: bool = False) -> Callable[[
     if isinstance(space, spaces.Discrete):
         return _discrete_encoder(space, batched)
     dtype = space.dtype
+    if batched:
+        return lambda value: np.array(value, dtype)  # environments may change it in place
     return lambda value: np.asarray(value, dtype)
 
 

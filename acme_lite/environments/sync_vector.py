@@ -24,6 +24,7 @@ class SyncVectorEnvironment:
     Before each of a member's episodes its `reseed` gets a seed that is derived from (seed, member, episode) alone. A
     member without `reseed` draws from its own generator.
 
+    Members get actions of their spec's dtype, which they may change in place: those that are stored stay as they were.
     Each member's first steps of the kinds FIRST, MID and LAST are checked against its specs, and sizes at every step.
 
     Attributes:
@@ -47,9 +48,14 @@ class SyncVectorEnvironment:
         self._structure: Any = jax.tree.structure(self._specs.observation)
         self._leaf_specs = jax.tree.leaves(self._specs.observation)
         self._action_structure: Any = jax.tree.structure(self._specs.action)
+        self._action_leaves = [
+            (leaf.dtype, isinstance(leaf, dm_specs.DiscreteArray)) for leaf in jax.tree.leaves(self._specs.action)
+        ]
         # JAX takes microseconds to flatten even a single array, once per member.
         self._one_observation = isinstance(self._specs.observation, dm_specs.Array)
         self._one_action = isinstance(self._specs.action, dm_specs.Array)
+        is_choice = isinstance(self._specs.action, dm_specs.DiscreteArray)
+        self._passed_dtype = self._specs.action.dtype if is_choice else None  # of actions that pass as they are
         self._reseeds = [getattr(environment, "reseed", None) for environment in self.environments]
         self._ended = [True] * self.num_envs
         # (member, kind of step) that no step was checked of.
@@ -92,7 +98,10 @@ class SyncVectorEnvironment:
 
     def step(self, action: types.ArrayTree) -> dm_env.TimeStep:
         if self._fast is not None and not self._ended[0]:
-            return self._step_only_member(np.asarray(action), *self._fast)
+            rows = np.asarray(action)
+            if rows.dtype is not self._passed_dtype:
+                rows = _rows(rows, *self._action_leaves[0])
+            return self._step_only_member(rows, *self._fast)
         actions = self._split(action)
         timesteps, unchecked = [], self._unchecked
         for member, environment in enumerate(self.environments):
@@ -182,11 +191,12 @@ class SyncVectorEnvironment:
 
     def _split(self, action: types.ArrayTree) -> Sequence[types.ArrayTree] | np.ndarray:
         if self._one_action:
-            rows = np.asarray(action)
+            rows = _rows(action, *self._action_leaves[0])
             if rows.shape[:1] != (self.num_envs,):
                 raise self._wrong_action(action)
             return rows
-        leaves = [np.asarray(leaf) for leaf in self._action_structure.flatten_up_to(action)]
+        parts = zip(self._action_structure.flatten_up_to(action), self._action_leaves, strict=True)
+        leaves = [_rows(leaf, *properties) for leaf, properties in parts]
         if any(leaf.shape[:1] != (self.num_envs,) for leaf in leaves):
             raise self._wrong_action(action)
         unflatten = self._action_structure.unflatten
@@ -278,6 +288,14 @@ def _fast_path(
     if num_envs != 1 or not is_array or not _has_float_scalars(spec):
         return None
     return spec.observation.dtype, spec.reward.dtype, spec.discount.dtype, (1, *spec.observation.shape)
+
+
+def _rows(action: Any, dtype: np.dtype, is_discrete: bool) -> np.ndarray:
+    """Returns actions `[N, ...]` of the spec's dtype (agents give 32 bits); members may write to what is no scalar."""
+    rows = np.asarray(action)
+    if rows.dtype != dtype and np.can_cast(rows.dtype, dtype, "same_kind"):
+        return rows.astype(dtype)
+    return rows if is_discrete else rows.copy()
 
 
 def _stack_leaf(spec: dm_specs.Array, values: Sequence[Any]) -> np.ndarray:

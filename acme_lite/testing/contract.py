@@ -119,6 +119,8 @@ def _check_actor(agent: Agent, actor: core.Actor, num_envs: int) -> None:
 
 
 def _check_action(spec: specs.Array, action: np.ndarray) -> None:
+    if np.can_cast(action.dtype, spec.dtype, "same_kind"):
+        action = np.asarray(action, spec.dtype)  # as environments get it
     try:
         spec.validate(action)
     except ValueError as error:

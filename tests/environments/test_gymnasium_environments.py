@@ -324,3 +324,16 @@ def test_whole_numbers_beyond_the_dtype_of_the_spec_are_refused(space, value):
     environment._observe = lambda: value
     with pytest.raises(ValueError, match=f"must have numbers in .*, got {value.min()} to {value.max()}"):
         environments.GymnasiumEnvironment(environment).reset()
+
+
+def test_members_of_a_vector_may_change_their_actions():
+    box = spaces.Box(-1, 1, (2,), np.float32)
+    native = gymnasium.vector.SyncVectorEnv([lambda: Echo(box, box)] * 2)
+    environment = environments.GymnasiumVectorEnvironment(native)
+    environment.reset()
+    action = np.ones((2, 2), np.float32)
+    action.setflags(write=False)  # as those from JAX are
+    environment.step(action)
+    for member in native.envs:
+        member.actions[0] *= 0.5
+    np.testing.assert_array_equal(action, 1)

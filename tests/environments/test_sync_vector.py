@@ -1,10 +1,13 @@
 import dm_env
+import jax
 import numpy as np
 import pytest
 from dm_env import specs as dm_specs
 
 from acme_lite import environments
 from tests.environments import episodes
+
+_BOTH_ACTIONS = {"a": dm_specs.DiscreteArray(3, np.int64), "b": dm_specs.BoundedArray((2,), np.float64, -1, 1)}
 
 
 def make_member():
@@ -186,6 +189,34 @@ def test_actions_need_one_row_per_member(num_envs):
         vector.step(np.zeros(3, np.int32))
     with pytest.raises(ValueError, match=f"action must have {num_envs} rows"):
         vector.step(np.int32(0))
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+@pytest.mark.parametrize(
+    "spec", [dm_specs.DiscreteArray(3, np.int64), dm_specs.BoundedArray((2,), np.float64, -1, 1), _BOTH_ACTIONS]
+)
+def test_actions_have_the_dtype_of_their_spec(num_envs, spec):
+    members = [episodes.scripted(action_spec=spec) for _ in range(num_envs)]
+    vector = environments.SyncVectorEnvironment(members)
+    vector.reset()
+    single = {np.dtype(np.int64): np.int32, np.dtype(np.float64): np.float32}
+    vector.step(jax.tree.map(lambda leaf: np.ones((num_envs, *leaf.shape), single[leaf.dtype]), spec))
+    for member in members:
+        jax.tree.map(lambda leaf, action: leaf.validate(action), spec, member.actions[0])
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_members_may_change_their_actions(num_envs, dtype):
+    members = [episodes.scripted(action_spec=dm_specs.BoundedArray((2,), dtype, -1, 1)) for _ in range(num_envs)]
+    vector = environments.SyncVectorEnvironment(members)
+    vector.reset()
+    action = np.ones((num_envs, 2), np.float32)
+    action.setflags(write=False)  # as those from JAX are
+    vector.step(action)
+    for member in members:
+        member.actions[0] *= 0.5
+    np.testing.assert_array_equal(action, 1)
 
 
 def test_observations_must_have_the_shape_of_their_spec():
