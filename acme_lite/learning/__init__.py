@@ -1,6 +1,13 @@
 """Learning: algorithms as pure functions, and the shell that runs them."""
 
-from acme_lite.learning.learner_core import OPTIMIZERS, LearnerCore, LearnerOutput, gradient_step, make_optimizer
+from acme_lite.learning.learner_core import (
+    OPTIMIZERS,
+    LearnerCore,
+    LearnerOutput,
+    gradient_step,
+    key_words,
+    make_optimizer,
+)
 from acme_lite.learning.masking import masked_mean
 from acme_lite.learning.normalization import NormalizedState, normalize_observations
 from acme_lite.learning.prioritization import importance_weights, sample_weights
@@ -17,6 +24,7 @@ __all__ = [
     "SGDLearner",
     "gradient_step",
     "importance_weights",
+    "key_words",
     "make_optimizer",
     "masked_mean",
     "normalize_observations",

@@ -43,6 +43,16 @@ class LearnerCore(NamedTuple):
     variables: Callable[[Any], Mapping[str, types.ArrayTree]]
 
 
+def key_words(key: jax.Array) -> jax.Array:
+    """Returns the words of a key, for a state that carries it along; `jax.random.wrap_key_data` makes a key of them.
+
+    A key of another generator than JAX's default one gives a default key that follows from it; it is consumed.
+    """
+    if jax.random.key_impl(key) != jax.random.key_impl(jax.random.key(0)):
+        key = jax.random.key(jax.random.bits(key))
+    return jax.random.key_data(key)
+
+
 def make_optimizer(
     learning_rate: float | optax.Schedule,
     *,

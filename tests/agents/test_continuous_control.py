@@ -72,6 +72,12 @@ def test_actions_stay_within_uneven_bounds_in_double_precision(agent, wrapped):
                 SPEC.action.validate(action)
 
 
+def make_sample():
+    observation, action, reward, discount = specs.zeros(SPEC, (5,))
+    transition = types.Transition(observation, action, reward, discount, observation)
+    return replay.Sample(transition, replay.SampleInfo((), np.ones(5, np.float32), np.int32(5)))
+
+
 @pytest.mark.parametrize("agent", BUILDERS)
 def test_critics_whose_values_have_an_axis_too_many_are_refused(agent):
     builder = BUILDERS[agent]
@@ -80,11 +86,15 @@ def test_critics_whose_values_have_an_axis_too_many_are_refused(agent):
     nets = builder.make_networks(SPEC)
     critic = networks.Critic(nets.critic.init, lambda *arguments: nets.critic.apply(*arguments)[..., None])
     core = builder.make_core(nets._replace(critic=critic), SPEC)
-    observation, action, reward, discount = specs.zeros(SPEC, (5,))
-    transition = types.Transition(observation, action, reward, discount, observation)
-    sample = replay.Sample(transition, replay.SampleInfo((), np.ones(5, np.float32), np.int32(5)))
     with pytest.raises(ValueError, match=rf"{agent} needs critics?'s? values of shape \(.*5\), got \(.*5, 1\)"):
-        jax.eval_shape(core.update, jax.eval_shape(core.init, jax.random.key(0)), sample)
+        jax.eval_shape(core.update, jax.eval_shape(core.init, jax.random.key(0)), make_sample())
+
+
+@pytest.mark.parametrize("agent", BUILDERS)
+def test_keys_may_be_of_another_generator(agent):
+    core = BUILDERS[agent].make_core(BUILDERS[agent].make_networks(SPEC), SPEC)
+    state = jax.eval_shape(core.init, jax.random.key(0, impl="rbg"))
+    assert jax.eval_shape(core.update, state, make_sample())[0] == state
 
 
 _SMALL = dict(

@@ -159,6 +159,13 @@ def test_values_with_an_axis_too_many_are_refused():
         jax.eval_shape(core.update, core.init(jax.random.key(0)), replay.Sample(window, ()))
 
 
+def test_keys_may_be_of_another_generator():
+    core = ppo.make_core(ppo.PPOConfig(unroll_length=4, batch_size=2, minibatch_size=8), TABLE, SPEC)
+    state = core.init(jax.random.key(0, impl="rbg"))
+    window = make_window(np.random.default_rng(4), 2, 5)
+    assert jax.eval_shape(core.update, state, replay.Sample(window, ()))[0].key.shape == state.key.shape
+
+
 def make_rows(**fields):
     """Two rows: the probabilities of the actions taken are 0.5 and 0.25 now, and were 0.25 and 0.5."""
     rows = ppo.Rows(

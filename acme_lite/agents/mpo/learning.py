@@ -259,7 +259,7 @@ def make_core(
         policy, critic = network.policy.init(key_policy), network.critic.init(key_critic)
         duals = _initial_duals(config, scaling.size)
         opt_states = policy_optimizer.init(policy), critic_optimizer.init(critic), dual_optimizer.init(duals)
-        return TrainingState(policy, critic, duals, policy, critic, *opt_states, jnp.int32(0), jax.random.key_data(key))
+        return TrainingState(policy, critic, duals, policy, critic, *opt_states, jnp.int32(0), learning.key_words(key))
 
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:
         key, key_actions = jax.random.split(jax.random.wrap_key_data(state.key))

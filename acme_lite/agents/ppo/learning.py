@@ -235,7 +235,7 @@ def make_core(
         key_params, key_shuffle = jax.random.split(key)
         params = network.init(key_params)
         returns = running_statistics.init_moments(())
-        return TrainingState(params, optimizer.init(params), jnp.int32(0), jax.random.key_data(key_shuffle), returns)
+        return TrainingState(params, optimizer.init(params), jnp.int32(0), learning.key_words(key_shuffle), returns)
 
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:
         key, key_shuffle = jax.random.split(jax.random.wrap_key_data(state.key))

@@ -152,7 +152,7 @@ def make_core(
             optimizer.init(policy_params),
             optimizer.init(critic_params),
             () if fixed else optimizer.init(log_temperature),
-            jax.random.key_data(key),
+            learning.key_words(key),
         )
 
     def update(state: TrainingState, sample: replay.Sample) -> tuple[TrainingState, learning.LearnerOutput]:

@@ -136,7 +136,7 @@ def make_core(
             critic_optimizer.init(params.critic),
             {"policy_loss": jnp.float32(0), "policy_gradient_norm": jnp.float32(0)},
             jnp.int32(0),
-            jax.random.key_data(key),
+            learning.key_words(key),
         )
 
     def update_policy_and_targets(state: TrainingState, observation: types.ArrayTree) -> TrainingState:
