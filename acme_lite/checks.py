@@ -25,8 +25,8 @@ def in_range(config: Any, low: float, high: float, *names: str, schedules: bool 
 
 
 def positive(config: Any, *names: str, schedules: bool = False) -> None:
-    """Checks that fields are finite numbers greater than 0, or schedules of such where these may be."""
-    _check(config, names, _is_positive, "a finite number greater than 0", schedules=schedules)
+    """Checks that fields are finite numbers greater than 0, or schedules from such to 0 or more, where these may be."""
+    _check(config, names, _is_positive, "a finite number greater than 0", schedules=schedules, may_end_at_zero=True)
 
 
 def positive_or_none(config: Any, *names: str) -> None:
@@ -99,17 +99,18 @@ def _check(
     *,
     schedules: bool = False,
     tuples: bool = False,
+    may_end_at_zero: bool = False,
 ) -> None:
     others = " or ".join(["a schedule"] * schedules + ["a tuple"] * tuples)
     for name in names:
         field = getattr(config, name)
         values: tuple[Any, ...] = (field,)
         if schedules and hasattr(field, "initial"):
-            values = (field.initial, field.final)
+            values = (field.initial,) if may_end_at_zero and field.final == 0 else (field.initial, field.final)
         elif tuples and isinstance(field, tuple) and field:
             values = field
         if not all(fits(value) for value in values):
-            also = f", or {others} of such" if others else ""
+            also = f", or {others} of such" + ", which may end at 0" * may_end_at_zero if others else ""
             raise ValueError(f"{type(config).__name__}.{name} must be {allowed}{also}, got {field!r}.")
 
 

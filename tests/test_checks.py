@@ -33,11 +33,11 @@ def test_what_is_not_positive_is_refused(value):
         checks.positive_or_none(Config(value), "field")
 
 
-@pytest.mark.parametrize("value", [0, (1, 2), learning.LinearSchedule(1, 0, 3)])
+@pytest.mark.parametrize("value", [0, (1, 2), learning.LinearSchedule(0, 1, 3)])
 def test_schedules_and_tuples_pass_where_they_may_be(value):
-    checks.positive(Config(SCHEDULE), "field", schedules=True)
+    checks.positive(Config(SCHEDULE, learning.LinearSchedule(0.1, 0.0, 3)), "field", "other", schedules=True)
     checks.in_range(Config(SCHEDULE, (0.5, 1)), 0, 1, "field", "other", schedules=True, tuples=True)
-    with pytest.raises(ValueError, match=r"must be a finite number greater than 0, or a schedule of such, got "):
+    with pytest.raises(ValueError, match=r"must be a finite number greater than 0, or a schedule of such, .* 0, got "):
         checks.positive(Config(value), "field", schedules=True)
     with pytest.raises(ValueError, match=r"must be in \[0.5, 1\], or a schedule or a tuple of such, got "):
         checks.in_range(Config(value), 0.5, 1, "field", schedules=True, tuples=True)

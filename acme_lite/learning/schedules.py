@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class LinearSchedule:
@@ -20,14 +21,14 @@ class LinearSchedule:
         Args:
             initial: value at step 0.
             final: value from step `num_steps` on.
-            num_steps: at least 1.
+            num_steps: a whole number of at least 1.
 
         Raises:
-            ValueError: `num_steps` is less than 1.
+            ValueError: `num_steps` is no such number.
         """
-        if num_steps < 1:
-            raise ValueError(f"LinearSchedule.num_steps must be at least 1, got {num_steps}.")
-        self.initial, self.final, self.num_steps = initial, final, num_steps
+        if isinstance(num_steps, bool) or not isinstance(num_steps, (int, np.integer)) or num_steps < 1:
+            raise ValueError(f"LinearSchedule.num_steps must be a whole number of at least 1, got {num_steps!r}.")
+        self.initial, self.final, self.num_steps = initial, final, int(num_steps)
 
     @classmethod
     def parse(cls, text: str) -> LinearSchedule:
@@ -56,7 +57,7 @@ class LinearSchedule:
 
     def __call__(self, step: jax.Array | int) -> jax.Array:
         """Returns the value at a learner step."""
-        fraction = jnp.minimum(step / self.num_steps, 1.0)
+        fraction = jnp.minimum(step / float(self.num_steps), 1.0)  # as an integer it may have more than 32 bits
         return self.initial + fraction * (self.final - self.initial)
 
 

@@ -120,7 +120,7 @@ def ppo_loss(
     Args:
         params: of the network.
         rows: the minibatch.
-        clip_epsilon: scalar greater than 0.
+        clip_epsilon: scalar of at least 0.
         entropy_cost: scalar.
         apply: the network.
         distribution: over actions.
