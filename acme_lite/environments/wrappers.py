@@ -168,10 +168,20 @@ class FrameStack(Wrapper):
     Args:
         environment: the environment.
         num_frames: at least 1.
+
+    Raises:
+        ValueError: `num_frames` is less than 1, or an observation is one of so many values (a `DiscreteArray`): of a
+            stack of these no network would know that they are no quantities.
     """
 
     def __init__(self, environment: dm_env.Environment, num_frames: int):
         self._num_frames = _positive("FrameStack.num_frames", num_frames)
+        for leaf in jax.tree.leaves(environment.observation_spec()):
+            if isinstance(leaf, dm_specs.DiscreteArray):
+                raise ValueError(
+                    f"FrameStack.environment must have no DiscreteArray in its observations, got {leaf}. "
+                    "FlattenObservation inside of it makes them one-hot."
+                )
         spec = jax.tree.map(lambda leaf: _stacked_spec(leaf, num_frames), environment.observation_spec())
         super().__init__(environment, observation_spec=spec)
         self.settings = {"num_frames": num_frames}
@@ -223,20 +233,27 @@ class StepLimit(Wrapper):
 
 
 class FlattenObservation(Wrapper):
-    """Gives every leaf of the observation as a vector; a scalar becomes a vector of one element."""
+    """Gives every leaf of the observation as a vector: a `DiscreteArray` one-hot, another scalar as one element."""
 
     def __init__(self, environment: dm_env.Environment):
         super().__init__(environment, observation_spec=jax.tree.map(_flat_spec, environment.observation_spec()))
+        self._structure: Any = jax.tree.structure(environment.observation_spec())
+        self._inner_specs = jax.tree.leaves(environment.observation_spec())
 
     def reset(self) -> dm_env.TimeStep:
-        return _flatten(self.environment.reset())
+        return self._flatten(self.environment.reset())
 
     def step(self, action: types.ArrayTree) -> dm_env.TimeStep:
-        return _flatten(self.environment.step(action))
+        return self._flatten(self.environment.step(action))
+
+    def _flatten(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
+        leaves: Any = self._structure.flatten_up_to(timestep.observation)
+        flat = [_flat(spec, leaf) for spec, leaf in zip(self._inner_specs, leaves, strict=True)]
+        return timestep._replace(observation=self._structure.unflatten(flat))
 
 
 class ConcatenateObservations(Wrapper):
-    """Gives the leaves of the observation as one float32 vector.
+    """Gives the leaves of the observation as one float32 vector, a `DiscreteArray` one-hot.
 
     Dictionaries are walked in the order of their sorted keys (also where they are ordered themselves), tuples from
     first to last; arrays in row-major order.
@@ -258,7 +275,8 @@ class ConcatenateObservations(Wrapper):
                     f"ConcatenateObservations.names must be some keys of the observation, {allowed}, got {names!r}."
                 )
         self._names = names
-        bounds = [_flat_bounds(leaf) for leaf in self._leaves(spec)]
+        self._inner_specs = self._leaves(spec)
+        bounds = [_flat_bounds(leaf) for leaf in self._inner_specs]
         super().__init__(
             environment,
             observation_spec=_array_or_bounded(
@@ -280,8 +298,9 @@ class ConcatenateObservations(Wrapper):
         return _sorted_leaves(tree if self._names is None else {name: tree[name] for name in self._names})
 
     def _concatenate(self, timestep: dm_env.TimeStep) -> dm_env.TimeStep:
-        leaves = [np.asarray(leaf, np.float32).reshape(-1) for leaf in self._leaves(timestep.observation)]
-        return timestep._replace(observation=np.concatenate(leaves))
+        leaves = zip(self._inner_specs, self._leaves(timestep.observation), strict=True)
+        flat = [_flat(spec, leaf).astype(np.float32, copy=False) for spec, leaf in leaves]
+        return timestep._replace(observation=np.concatenate(flat))
 
 
 def to_single_spec(spec: dm_specs.Array) -> dm_specs.Array:
@@ -386,6 +405,8 @@ def _push(stack: np.ndarray, frame: Any) -> np.ndarray:
 
 
 def _flat_bounds(spec: dm_specs.Array) -> tuple[np.ndarray, np.ndarray]:
+    if isinstance(spec, dm_specs.DiscreteArray):
+        return np.zeros(spec.num_values, spec.dtype), np.ones(spec.num_values, spec.dtype)
     minimum, maximum = (np.broadcast_to(bound, spec.shape).reshape(-1) for bound in _bounds(spec))
     return minimum, maximum
 
@@ -400,8 +421,14 @@ def _flat_spec(spec: dm_specs.Array) -> dm_specs.Array:
     return _array_or_bounded(*_flat_bounds(spec), spec.dtype, spec.name)
 
 
-def _flatten(timestep: dm_env.TimeStep) -> dm_env.TimeStep:
-    return timestep._replace(observation=jax.tree.map(lambda leaf: np.reshape(leaf, -1), timestep.observation))
+def _flat(spec: dm_specs.Array, leaf: Any) -> np.ndarray:
+    if not isinstance(spec, dm_specs.DiscreteArray):
+        return np.reshape(leaf, -1)
+    if not 0 <= leaf < spec.num_values:
+        raise ValueError(f"An observation must be in [0, {spec.num_values}), as its spec {spec} says, got {leaf}.")
+    one_hot = np.zeros(spec.num_values, spec.dtype)
+    one_hot[leaf] = 1
+    return one_hot
 
 
 def _sorted_leaves(tree: types.ArrayTree) -> list[Any]:

@@ -13,7 +13,7 @@ WRAPPERS = {
     "single_precision": environments.SinglePrecision,
     "canonical_actions": environments.CanonicalActions,
     "action_repeat": lambda environment: environments.ActionRepeat(environment, 1),
-    "frame_stack": lambda environment: environments.FrameStack(environment, 2),
+    "frame_stack": lambda environment: environments.FrameStack(environments.FlattenObservation(environment), 2),
     "step_limit": lambda environment: environments.StepLimit(environment, 9),
     "flatten": environments.FlattenObservation,
     "concatenate": environments.ConcatenateObservations,
@@ -111,7 +111,8 @@ def test_single_precision_keeps_structure_and_kinds_of_specs():
     assert isinstance(spec["b"][0], dm_specs.DiscreteArray)
     assert spec["b"][0].num_values == 9
     assert jax.tree.leaves(jax.tree.map(lambda leaf: leaf.dtype, spec)) == [np.float32, np.int32, np.float32]
-    stacked = environments.SinglePrecision(environments.FrameStack(episodes.scripted_tree(), 2)).observation_spec()
+    flat = environments.FlattenObservation(episodes.scripted_tree())
+    stacked = environments.SinglePrecision(environments.FrameStack(flat, 2)).observation_spec()
     assert all(isinstance(leaf, specs.FrameStack) for leaf in jax.tree.leaves(stacked))
 
 
@@ -185,11 +186,23 @@ def test_frame_stack_does_not_alias_the_environments_buffer():
 
 
 def test_frame_stack_stacks_every_leaf():
-    environment = environments.FrameStack(episodes.scripted_tree(), 2)
+    environment = environments.FrameStack(environments.FlattenObservation(episodes.scripted_tree()), 2)
     _, timestep = run(environment, [0])
-    np.testing.assert_array_equal(timestep.observation["b"][0], [0, 1])
-    np.testing.assert_array_equal(timestep.observation["b"][1][:, 0, 0], [0, 1])
-    np.testing.assert_array_equal(environment.observation_spec()["b"][0].maximum, np.full(2, 8))
+    np.testing.assert_array_equal(timestep.observation["a"][:, 0], [0, 1])
+    np.testing.assert_array_equal(timestep.observation["b"][1][:, 0], [0, 1])
+    np.testing.assert_array_equal(environment.observation_spec()["a"].maximum, np.full(3, 9))
+
+
+def test_frame_stack_refuses_observations_of_so_many_values():
+    with pytest.raises(ValueError, match=r"no DiscreteArray in its observations, got .* FlattenObservation inside"):
+        environments.FrameStack(episodes.scripted_tree(), 2)
+
+
+@pytest.mark.parametrize("wrap", [environments.FlattenObservation, environments.ConcatenateObservations])
+def test_flat_observations_must_be_one_of_the_values(wrap):
+    inner = episodes.Scripted([np.int32(-1)], [], [], observation_spec=dm_specs.DiscreteArray(3))
+    with pytest.raises(ValueError, match=r"must be in \[0, 3\), .*, got -1"):
+        wrap(inner).reset()
 
 
 def test_step_limit_truncates_with_the_discount_kept():
@@ -219,7 +232,8 @@ def test_flatten_observation_flattens_each_leaf():
     environment = environments.FlattenObservation(episodes.scripted_tree())
     _, timestep = run(environment, [0])
     shapes = jax.tree.map(np.shape, timestep.observation, is_leaf=lambda leaf: hasattr(leaf, "shape"))
-    assert shapes == {"b": ((1,), (4,)), "a": (3,)}
+    assert shapes == {"b": ((9,), (4,)), "a": (3,)}
+    np.testing.assert_array_equal(timestep.observation["b"][0], np.eye(9)[1])
     assert environment.observation_spec()["a"].maximum.tolist() == [9, 9, 9]
     assert not isinstance(environment.observation_spec()["b"][1], dm_specs.BoundedArray)
 
@@ -227,13 +241,13 @@ def test_flatten_observation_flattens_each_leaf():
 def test_concatenate_observations_sorts_keys():
     environment = environments.ConcatenateObservations(episodes.scripted_tree())
     spec = environment.observation_spec()
-    # "a" (3), then "b": the scalar (1) and the matrix (4).
-    assert spec.shape == (8,)
+    # "a" (3), then "b": one of nine values (9) and the matrix (4).
+    assert spec.shape == (16,)
     assert spec.dtype == np.float32
-    np.testing.assert_array_equal(spec.minimum, [0, 0, 0, 0] + [-np.inf] * 4)
-    np.testing.assert_array_equal(spec.maximum, [9, 9, 9, 8] + [np.inf] * 4)
+    np.testing.assert_array_equal(spec.minimum, [0] * 12 + [-np.inf] * 4)
+    np.testing.assert_array_equal(spec.maximum, [9] * 3 + [1] * 9 + [np.inf] * 4)
     _, timestep = run(environment, [0])
-    np.testing.assert_array_equal(timestep.observation, np.ones(8, np.float32))
+    np.testing.assert_array_equal(timestep.observation, np.concatenate([np.ones(3), np.eye(9)[1], np.ones(4)]))
 
 
 def test_concatenate_observations_takes_the_names_in_sorted_order():
