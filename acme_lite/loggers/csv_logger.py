@@ -17,8 +17,9 @@ class CSVLogger:
 
     Each row is handed to the operating system at once, so a process that is killed loses none. A column that appears
     late is added at the right: the file is rewritten with the wider header and replaced at once, and the rows before
-    it have nothing there. An existing file is continued; half a line at its end, which only a crash of the machine
-    leaves, is cut off. `save` gives the number of rows, and `restore` drops the rows behind that number.
+    it have nothing there. Names and texts are put on one line. An existing file is continued; half a line at its end,
+    which only a crash of the machine leaves, is cut off. `save` gives the number of rows, and `restore` drops the rows
+    behind that number.
 
     Args:
         path: the file; its folder is made if there is none.
@@ -34,7 +35,7 @@ class CSVLogger:
     def write(self, row: Mapping[str, Any]) -> None:
         if not row:
             return
-        cells = {name: _cell(name, value) for name, value in row.items()}
+        cells = {name if name in self._known else _one_line(name): _cell(name, value) for name, value in row.items()}
         if not cells.keys() <= self._known:
             self._widen([name for name in cells if name not in self._known])
         self._writer.writerow([cells.get(name, "") for name in self._columns])
@@ -50,7 +51,7 @@ class CSVLogger:
         if state < self._num_rows:
             self._file.close()
             with self._path.open("rb+") as file:
-                for _ in range(1 + state):  # no cell holds the end of a line
+                for _ in range(1 + state):  # no cell and no name holds the end of a line
                     file.readline()
                 file.truncate(file.tell())
             self._num_rows = state
@@ -96,7 +97,11 @@ class CSVLogger:
 
 def _cell(name: str, value: Any) -> scalars.Scalar:
     scalar = scalars.to_scalar(name, value)
-    return " ".join(scalar.splitlines()) if isinstance(scalar, str) else scalar
+    return _one_line(scalar) if isinstance(scalar, str) else scalar
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.splitlines())
 
 
 def _read_columns(path: pathlib.Path) -> tuple[list[str], int]:

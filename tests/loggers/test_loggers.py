@@ -327,6 +327,17 @@ def test_a_csv_file_goes_on_behind_the_rows_that_were_saved(tmp_path):
     ]
 
 
+def test_names_of_several_lines_lose_no_row(tmp_path):
+    logger = loggers.CSVLogger(tmp_path / "rows.csv")
+    for value in range(3):
+        logger.write({"of two\nlines": value})
+    state = logger.save()
+    logger.write({"of two\nlines": 9})
+    logger.restore(state)
+    logger.close()
+    assert (tmp_path / "rows.csv").read_text() == "of two lines\n0\n1\n2\n"
+
+
 def read_starts(directory):
     """Returns the steps from which on the events of other files are forgotten."""
     from tensorboardX.proto import event_pb2
