@@ -174,9 +174,10 @@ class SGDLearner:
 
         if self._num_steps_per_call == 1:
             state, (priorities, metrics) = update(state, data)
-            return state, priorities, metrics[None]
-        state, (priorities, metrics) = jax.lax.scan(update, state, data)
-        return state, priorities, metrics
+            metrics = metrics[None]
+        else:
+            state, (priorities, metrics) = jax.lax.scan(update, state, data)
+        return self._sharding.keep_replicated(state), priorities, metrics
 
     def _publish(self, info, result) -> None:
         self._state, priorities, metrics = result
@@ -277,6 +278,10 @@ class _BatchSharding:
     def replicate(self, state: Any) -> Any:
         """Puts a copy of a state on each device."""
         return jax.device_put(state, self._replicated) if self._puts else state
+
+    def keep_replicated(self, state: Any) -> Any:
+        """Returns a traced state that the compiler must leave replicated: it might shard a leaf that fits."""
+        return jax.lax.with_sharding_constraint(state, self._replicated) if self._puts else state
 
     def first(self, tree: Any) -> Any:
         """Returns the copy on the first device of what is replicated."""

@@ -290,6 +290,29 @@ print("the same")
 """
 
 
+_TARGETS_AS_STATE = """
+import jax, jax.numpy as jnp
+from acme_lite import learning
+from tests.learning import test_sgd_learner as common
+
+def update(state, sample):
+    return sample.data[1], learning.LearnerOutput({"loss": jnp.float32(0)})
+
+core = learning.LearnerCore(lambda key: jnp.zeros(8), update, lambda state: {"policy": state})
+for num_batches in (None, 3):
+    learner = learning.SGDLearner(
+        core, common.Batches(8, num_batches), key=jax.random.key(0), num_steps_per_call=num_batches or 1
+    )
+    learner.step()
+    print(common.weights_of(learner).shape)
+"""
+
+
+def test_variables_are_whole_where_the_compiler_would_shard_the_state():
+    # Both lie as the batch does, unless they must not.
+    assert two_devices.run(_TARGETS_AS_STATE) == "(8,)\n(8,)"
+
+
 def test_a_device_is_needed():
     with pytest.raises(ValueError, match="devices must hold at least one device, got none"):
         make_learner(Batches(), devices=[])
