@@ -15,6 +15,8 @@ from acme_lite import checkpointing, loggers, specs
 from acme_lite.experiments import checkpoints, config, identity, interrupts, outputs, run_directory
 from acme_lite.experiments import parts as parts_lib
 
+_UNINTERRUPTED_STEPS = 10  # of an evaluation, from one look for signals to the next
+
 
 class Deadlock(RuntimeError):
     """Neither acting nor learning can go on."""
@@ -209,9 +211,10 @@ class _Run:
             if finished:
                 finished = False
                 self._parts.learner.close()
-                if not self.evaluations or self.evaluations[-1].actor_steps != self._loop.steps:
-                    self._evaluate()
-                finished = True
+                evaluated = self.evaluations and self.evaluations[-1].actor_steps == self._loop.steps
+                finished = bool(evaluated) or self._evaluate(interrupt)
+                if not finished:
+                    self._write_checkpoint()
         self.signal = interrupt.requested
         self._parts.learner.close()
         self._loop.report_steps()
@@ -245,8 +248,8 @@ class _Run:
             elif parts.replay.can_insert(num_envs):
                 self._act()
                 if self._next_evaluation <= loop.steps < max_steps:
-                    self._next_evaluation += self._evaluation_period
-                    self._evaluate()
+                    if self._evaluate(interrupt):
+                        self._next_evaluation += self._evaluation_period
                     self._log_time_split()
                 # With several members, those whose episodes go on begin new ones when the run is resumed.
                 if loop.finished and self._schedule is not None and self._schedule.due(loop.steps):
@@ -273,17 +276,23 @@ class _Run:
                 self.training[1].append(episode.episode_return)
             self._progress.report(training_return=loop.finished[-1].episode_return)
 
-    def _evaluate(self) -> None:
+    def _evaluate(self, interrupt: interrupts.Interrupt) -> bool:
+        """Evaluates the policy; returns False if a signal came before the end, which an episode may not have."""
         acting, evaluation = self._parts.evaluation, self._experiment.evaluation
         if acting is None or evaluation is None:
-            return
+            return True
         start = time.perf_counter()
         self._loop.report_steps()
-        episodes = acting.loop.run(num_episodes=evaluation.num_episodes).episodes
-        returns = tuple(episode.episode_return for episode in episodes)
-        self.evaluations.append(config.Evaluation(self._loop.steps, returns))
-        self._progress.report(evaluation_return=self.evaluations[-1].mean_return)
+        returns: list[float] = []
+        while (left := evaluation.num_episodes - len(returns)) and interrupt.requested is None:
+            ended = acting.loop.run(num_steps=_UNINTERRUPTED_STEPS, num_episodes=left).episodes
+            returns += [episode.episode_return for episode in ended]
         self._evaluating_seconds += time.perf_counter() - start
+        if left:
+            return False
+        self.evaluations.append(config.Evaluation(self._loop.steps, tuple(returns)))
+        self._progress.report(evaluation_return=self.evaluations[-1].mean_return)
+        return True
 
     def _write_checkpoint(self) -> None:
         if self._schedule is not None:

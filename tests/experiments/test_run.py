@@ -10,6 +10,7 @@ import re
 import signal
 import types
 
+import dm_env
 import haiku as hk
 import jax
 import numpy as np
@@ -452,6 +453,37 @@ def test_ctrl_c_in_the_last_evaluation_ends_the_run_with_what_it_has(tmp_path):
     result = run(tmp_path / "run", environment_factory=factory, evaluation=evaluation)
     assert not result.finished and result.evaluations == () and result.counts["actor_steps"] == 120
     assert (result.directory / "policy.bin").exists() and not (result.directory / "result.json").exists()
+
+
+@pytest.mark.parametrize("every_steps", [50, 1_000])  # in the middle, and at the end
+def test_ctrl_c_ends_an_evaluation_whose_episode_never_ends(every_steps, tmp_path):
+    made = []
+
+    class Endless(testing.MemoryEnvironment):
+        num_steps = 0
+
+        def step(self, action):
+            self.num_steps += 1
+            if self.num_steps == 100:
+                signal.raise_signal(signal.SIGINT)
+            assert self.num_steps < 1_000, "The evaluation went on."
+            return super().step(action)._replace(step_type=dm_env.StepType.MID)
+
+    def factory(seed):
+        made.append(seed)
+        return Endless(seed) if len(made) == 2 else testing.MemoryEnvironment(seed)
+
+    settings = dict(
+        environment_factory=factory,
+        evaluation=experiments.EvaluationConfig(every_steps=every_steps, num_episodes=3),
+        checkpointing=experiments.CheckpointConfig(every_steps=1_000),
+    )
+    stopped = run(tmp_path / "run", **settings)
+    assert not stopped.finished and stopped.evaluations == ()
+    steps = stopped.counts["actor_steps"]
+    resumed = run(tmp_path / "run", **settings)  # in an environment whose episodes end
+    assert resumed.finished and resumed.counts["actor_steps"] == 120
+    assert [evaluation.actor_steps for evaluation in resumed.evaluations] == ([120] if steps == 120 else [51, 100, 120])
 
 
 def test_an_evaluation_whose_return_is_not_a_number_ends_the_run(tmp_path):
