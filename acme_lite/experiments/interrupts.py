@@ -9,11 +9,12 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_USUAL = {
+_USUAL: dict[int, Any] = {
     signal.SIGINT: signal.default_int_handler,  # Ctrl-C
     signal.SIGTERM: signal.SIG_DFL,  # a scheduler wants the machine back
-    signal.SIGHUP: signal.SIG_DFL,  # the terminal was closed
 }
+if hasattr(signal, "SIGHUP"):  # Windows has none
+    _USUAL[signal.SIGHUP] = signal.SIG_DFL  # the terminal was closed
 
 
 class Interrupt:

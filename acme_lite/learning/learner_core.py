@@ -44,7 +44,7 @@ class LearnerCore(NamedTuple):
 
 
 def key_words(key: jax.Array) -> jax.Array:
-    """Returns the words of a key, for a state that carries it along; `jax.random.wrap_key_data` makes a key of them.
+    """Returns the words `[2]` of a key, uint32, for a state that carries it along; `jax.random.wrap_key_data` makes a key of them.
 
     A key of another generator than JAX's default one gives a default key that follows from it; it is consumed.
     """

@@ -7,6 +7,7 @@ import dataclasses
 import json
 import os
 import re
+import runpy
 import signal
 import types
 
@@ -18,7 +19,7 @@ import pytest
 
 from acme_lite import environments, experiments, learning, networks, replay, specs, testing
 from acme_lite.agents import dqn, r2d2
-from acme_lite.experiments import outputs, parts
+from acme_lite.experiments import interrupts, outputs, parts
 
 BUILDER = dqn.DQNBuilder(
     dqn.DQNConfig(
@@ -296,6 +297,14 @@ def test_other_signals_end_a_run_as_ctrl_c_does_and_the_process_too(tmp_path, ca
     said = capfd.readouterr()
     assert re.search(r"Interrupted after [56]\d environment steps in", said.out), said.out
     assert f"{signal.Signals(number).name}: ends after this step." in said.err
+
+
+def test_signals_are_taken_where_there_is_no_sighup(monkeypatch):
+    monkeypatch.delattr(signal, "SIGHUP", raising=False)
+    interrupt = runpy.run_path(interrupts.__file__)["Interrupt"]
+    with interrupt() as requested:
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert requested.requested == signal.SIGTERM
 
 
 def test_ctrl_c_ends_a_run_with_what_it_has(tmp_path, capsys):
