@@ -44,9 +44,10 @@ class LearnerCore(NamedTuple):
 
 
 def key_words(key: jax.Array) -> jax.Array:
-    """Returns the words `[2]` of a key, uint32, for a state that carries it along; `jax.random.wrap_key_data` makes a key of them.
+    """Returns the words of a key, `[2]` uint32, for a state that carries it along.
 
-    A key of another generator than JAX's default one gives a default key that follows from it; it is consumed.
+    `jax.random.wrap_key_data` makes a key of them. A key of another generator than JAX's default one gives a default
+    key that follows from it; it is consumed.
     """
     if jax.random.key_impl(key) != jax.random.key_impl(jax.random.key(0)):
         key = jax.random.key(jax.random.bits(key))
