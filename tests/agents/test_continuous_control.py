@@ -116,8 +116,11 @@ _LARGER = dict(
     critic_hidden_sizes=(32, 32),
     batch_size=64,
     min_replay_size=200,
+    num_steps_per_call=4,
+    overlap=False,
 )
 _MPO = dict(
+    num_samples=10,
     policy_learning_rate=3e-3,
     epsilon_mean=0.1,
     epsilon_std=1e-3,
@@ -127,7 +130,7 @@ _MPO = dict(
     initial_std=0.5,
     **_LARGER,
 )
-_RETURNS = dict(v_min=-2.0, v_max=2.0)
+_RETURNS = dict(num_atoms=21, v_min=-2.0, v_max=2.0)
 PROBED = {
     "D4PG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(policy_learning_rate=1e-3, **_RETURNS, **_LARGER)), 2_000),
     "DDPG": (d4pg.D4PGBuilder(d4pg.D4PGConfig(critic="scalar", policy_learning_rate=1e-3, **_LARGER)), 4_000),

@@ -471,7 +471,7 @@ def test_ratios_begin_at_1_with_normalised_observations_too():
         return action, extras
 
     action, extras = jax.vmap(act, in_axes=(0, None))(data.observation, jax.random.key(1))
-    _, output = core.update(state, replay.Sample(data._replace(action=action, extras=extras), ()))
+    _, output = jax.jit(core.update)(state, replay.Sample(data._replace(action=action, extras=extras), ()))
     np.testing.assert_allclose(output.metrics["approx_kl"], 0, atol=1e-5)
     assert output.metrics["clip_fraction"] == 0
 
