@@ -77,8 +77,17 @@ class Gate:
         return GatedEnvironment(seed, self)
 
     def wait(self, num_steps):
-        while num_steps > self._num_steps and not self._path.exists():
-            time.sleep(0.01)
+        if num_steps > self._num_steps:
+            self._waiting(os.getpid()).touch()
+            while not self._path.exists():
+                time.sleep(0.01)
+
+    def wait_for(self, process):
+        """Waits until a process is held up."""
+        wait_until(self._waiting(process.pid).exists, f"{process} has made {self._num_steps} steps")
+
+    def _waiting(self, pid):
+        return self._path.with_name(f"{self._path.name}-waiting-{pid}")
 
 
 class GatedEnvironment(testing.MemoryEnvironment):

@@ -26,6 +26,8 @@ from tests.experiments import programs  # noqa: E402
 
 BACK = "The replay was started again"
 CHECKPOINTING = experiments.CheckpointConfig(every_steps=200)
+# Of at least 400 steps each: the evaluator is held up in the middle of its first.
+EVALUATION = experiments.EvaluationConfig(every_steps=300, num_episodes=200)
 
 
 def launch(program, folder, shown, **policies):
@@ -56,6 +58,7 @@ def harmed(tmp_path_factory):
         environment_factory=gate.make_environment,
         replay_in_learner=False,
         max_num_actor_steps=1_500,
+        evaluation=EVALUATION,
         checkpointing=CHECKPOINTING,
     )
     seen = types.SimpleNamespace(folder=folder, shown=shown, reached=[], refused=[], pids=set())
@@ -75,9 +78,12 @@ def harmed(tmp_path_factory):
             with pytest.raises(PermissionError, match="refused the token"):
                 stranger.finish()
             seen.refused.append(name)
-        for name in ("actor/0", "evaluator/0", "replay/0"):
+        gate.wait_for(nodes["evaluator/0"])
+        for name in ("evaluator/0", "actor/0", "replay/0"):
             nodes[name].kill()
             shown.wait_for(f"{name}: running", 2)
+            if name == "evaluator/0":
+                gate.wait_for(programs.nodes()[name])
         shown.wait_for(BACK)
         seen.pids = {process.pid for process in (*nodes.values(), *programs.nodes().values())}
         gate.open()
@@ -94,6 +100,13 @@ def test_killed_actor_evaluator_and_replay_come_back_and_all_steps_are_made(harm
     assert harmed.result["evaluations"][-1]["actor_steps"] == 1_500
     assert not re.search("(actor/1|learner/0) died", harmed.shown.getvalue())
     assert not programs.alive(harmed.pids)
+
+
+def test_an_evaluation_in_which_the_evaluator_was_killed_is_made_again(harmed):
+    first, *_ = harmed.result["evaluations"]
+    # The two actors were held up until the second evaluator was in the middle of its first evaluation.
+    assert 300 <= first["actor_steps"] <= 2 * 300
+    assert all(len(evaluation["returns"]) == EVALUATION.num_episodes for evaluation in harmed.result["evaluations"])
 
 
 def test_items_since_the_checkpoint_are_counted_as_lost_and_the_ratio_holds(harmed):
