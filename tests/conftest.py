@@ -7,6 +7,8 @@ import signal
 import sys
 import tempfile
 
+import pytest
+
 # Shells start background jobs with SIGINT ignored, and their children inherit it: tests that press Ctrl-C would wait.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -29,3 +31,9 @@ if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     sys.pycache_prefix, sys.dont_write_bytecode = os.environ["PYTHONPYCACHEPREFIX"], False
     atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
+
+
+@pytest.fixture
+def no_curves(monkeypatch):
+    """Lets runs in this process draw no learning curve, which takes half a second each."""
+    monkeypatch.setattr("acme_lite.loggers.plot_learning_curve", lambda *args, **kwargs: None)

@@ -84,9 +84,9 @@ class RecordedDataset:
         self._samples = []
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Agent:
-    """A builder with what it has made for an environment.
+    """A builder with what it has made for an environment; each equals itself alone.
 
     Attributes:
         builder: the builder.
