@@ -1,5 +1,6 @@
 """MPO: divergences, weights and losses by formula, by sampling and by loops; limits, the update, refusals."""
 
+import functools
 import math
 
 import jax
@@ -127,7 +128,7 @@ def test_gradients_stay_where_they_belong():
         weights = mpo.action_weights(values, duals.temperature)
         return mpo.policy_loss(tuple(policy), None, target, actions, weights, duals, apply=apply)[0]
 
-    to_policy, *to_others = jax.grad(loss_of_policy, argnums=(0, 1, 2))(policy, target, duals)
+    to_policy, *to_others = jax.jit(jax.grad(loss_of_policy, argnums=(0, 1, 2)))(policy, target, duals)
     assert all(np.any(leaf) for leaf in jax.tree.leaves(to_policy))
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(to_others))
 
@@ -135,7 +136,8 @@ def test_gradients_stay_where_they_belong():
         return mpo.dual_loss(duals, values, distances, divergences, config=mpo.MPOConfig())[0]
 
     divergences = (jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0]))
-    to_duals, *to_others = jax.grad(loss_of_duals, argnums=(0, 1, 2, 3))(duals, values, distances, divergences)
+    slopes = jax.jit(jax.grad(loss_of_duals, argnums=(0, 1, 2, 3)))
+    to_duals, *to_others = slopes(duals, values, distances, divergences)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(to_others))
     # Descent raises a multiplier where the divergence is beyond its bound, and lowers it where it is within.
     np.testing.assert_array_equal(np.sign(to_duals.alpha_mean), [-1, 1])
@@ -147,9 +149,13 @@ def test_means_do_not_move_deviations():
     target = DiagonalGaussian(jnp.zeros((1, 1)), jnp.ones((1, 1)))
     actions, weights = jnp.array([[[1.0]], [[-1.0]]]), jnp.array([[0.9], [0.1]])
     duals = duals_of(alpha_mean=[0.0], alpha_std=[0.0])
-    gradient = jax.grad(
-        lambda policy: mpo.policy_loss(tuple(policy), None, target, actions, weights, duals, apply=apply)[0]
-    )(target)
+
+    @jax.jit
+    @jax.grad
+    def gradient_of(policy):
+        return mpo.policy_loss(tuple(policy), None, target, actions, weights, duals, apply=apply)[0]
+
+    gradient = gradient_of(target)
     # -d log N(a; m, 1)/dm = -(a - m), weighted: -0.9 + 0.1; both samples are one deviation away, so that of std is 0.
     np.testing.assert_allclose(gradient.mean, [[-0.8]], rtol=1e-6)
     np.testing.assert_allclose(gradient.std, [[0.0]], atol=1e-6)
@@ -182,10 +188,11 @@ BATCH = types.Transition(
 )
 
 
+@functools.cache
 def run_updates(num_updates, **settings):
     info = replay.SampleInfo(keys=(), probabilities=jnp.ones(2), table_size=jnp.int32(10))
     learner_core = mpo.make_core(mpo.MPOConfig(**settings), make_network(), SPEC)
-    state, outputs = learner_core.init(jax.random.key(0)), []
+    state, outputs = jax.jit(learner_core.init)(jax.random.key(0)), []
     update = jax.jit(learner_core.update)
     for _ in range(num_updates):
         state, output = update(state, replay.Sample(BATCH, info))

@@ -44,11 +44,12 @@ def test_smoothing_is_clipped_noise_within_the_bounds():
     action = jnp.array([[0.0], [0.9]])
     key = jax.random.key(0)
     noise = np.asarray(jax.random.normal(key, (2, 1)))
-    np.testing.assert_array_equal(td3.smoothed_action(action, key, noise=0.0, clip=0.5), action)
+    smoothed_action = jax.jit(td3.smoothed_action)
+    np.testing.assert_array_equal(smoothed_action(action, key, noise=0.0, clip=0.5), action)
     np.testing.assert_allclose(
-        td3.smoothed_action(action, key, noise=0.1, clip=9.0), np.clip(action + 0.1 * noise, -1, 1), rtol=1e-6
+        smoothed_action(action, key, noise=0.1, clip=9.0), np.clip(action + 0.1 * noise, -1, 1), rtol=1e-6
     )
-    many = td3.smoothed_action(jnp.zeros((1_000, 1)), key, noise=0.4, clip=0.5)
+    many = np.asarray(smoothed_action(jnp.zeros((1_000, 1)), key, noise=0.4, clip=0.5))
     assert np.max(many) == 0.5 and np.min(many) == -0.5
     # Of a normal variable clipped at 1.25 deviations: the deviation by a sum over a grid.
     grid = np.linspace(-8, 8, 100_001)
@@ -60,6 +61,7 @@ def test_smoothing_is_clipped_noise_within_the_bounds():
 def test_critic_loss_by_hand_and_its_gradient():
     params, action = CRITIC.init(None), jnp.array([[0.5], [-0.5]])
 
+    @jax.jit
     def loss(params, targets):
         return td3.critic_loss(params, BATCH, action, targets, critic=CRITIC)[0]
 
@@ -67,25 +69,28 @@ def test_critic_loss_by_hand_and_its_gradient():
     # q_1 = [1.25, 1.75], q_2 = [2.5, -0.5]; td_1 = [-0.25, -1.75], td_2 = [-1.5, 0.5].
     expected = (0.25**2 + 1.75**2) / 2 + (1.5**2 + 0.5**2) / 2
     np.testing.assert_allclose(loss(params, targets), expected, rtol=1e-6)
-    gradient, to_targets = jax.grad(loss, (0, 1))(params, targets)
+    gradient, to_targets = jax.jit(jax.grad(loss, (0, 1)))(params, targets)
     np.testing.assert_array_equal(to_targets, [0, 0])
     # d/dv_i = mean of -2 td_i * a.
     np.testing.assert_allclose(gradient["v"], [0.25 * 0.5 - 1.75 * 0.5, 1.5 * 0.5 + 0.5 * 0.5], rtol=1e-6)
 
 
 def test_policy_loss_is_that_of_the_first_critic():
-    def loss(params):
+    @jax.jit
+    @jax.value_and_grad
+    def loss_and_gradient(params):
         return td3.policy_loss(params, CRITIC.init(None), BATCH.observation, nets=NETS)[0]
 
     # q_1 = [1, 2] + 0.5 * 0.25, and its gradient by the action is 0.5.
-    np.testing.assert_allclose(loss(POLICY.init(None)), -(1.5 + 0.125), rtol=1e-6)
-    np.testing.assert_allclose(jax.grad(loss)(POLICY.init(None)), [-0.5], rtol=1e-6)
+    loss, gradient = loss_and_gradient(POLICY.init(None))
+    np.testing.assert_allclose(loss, -(1.5 + 0.125), rtol=1e-6)
+    np.testing.assert_allclose(gradient, [-0.5], rtol=1e-6)
 
 
 def states_of(num_updates, **settings):
     learner_core = td3.make_core(td3.TD3Config(**{"learning_rate": 0.01, **settings}), NETS, SPEC)
     update = jax.jit(learner_core.update)
-    states, outputs = [learner_core.init(jax.random.key(0))], []
+    states, outputs = [jax.jit(learner_core.init)(jax.random.key(0))], []
     for _ in range(num_updates):
         state, output = update(states[-1], SAMPLE)
         states.append(state)
@@ -138,7 +143,7 @@ def test_a_learner_step_by_hand():
 def test_critics_may_give_half_precision():
     critic = NETS.critic._replace(apply=lambda *args: NETS.critic.apply(*args).astype(jnp.bfloat16))
     learner_core = td3.make_core(td3.TD3Config(), NETS._replace(critic=critic), SPEC)
-    state = learner_core.init(jax.random.key(0))
+    state = jax.eval_shape(learner_core.init, jax.random.key(0))
     new_state, _ = jax.eval_shape(learner_core.update, state, SAMPLE)
     assert testing.type_difference(state, new_state) is None
 
@@ -147,7 +152,7 @@ def actions_of(steps, *, evaluation=False, **settings):
     builder = td3.TD3Builder(td3.TD3Config(**settings))
     policy = builder.make_policy(NETS, SPEC, evaluation=evaluation)
     params = {"params": POLICY.init(None), "steps": jnp.int32(steps)}
-    actions = policy.select_action(params, jnp.zeros((4_000, 2)), (), jax.random.key(0))[0]
+    actions = jax.jit(policy.select_action)(params, jnp.zeros((4_000, 2)), (), jax.random.key(0))[0]
     assert np.min(actions) >= 0 and np.max(actions) <= 4
     return np.asarray(actions)
 
