@@ -21,6 +21,8 @@ from acme_lite import checkpointing, environments, experiments, testing
 from acme_lite.agents import dqn, r2d2
 from acme_lite.experiments import checkpoints, run_directory
 
+pytestmark = pytest.mark.usefixtures("no_curves")
+
 STEPS = 320
 
 

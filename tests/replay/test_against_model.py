@@ -47,7 +47,7 @@ def test_random_operations(make_replay, backend, limiter, sampler, max_times_sam
     ordered = isinstance(table.sampler, (replay.Fifo, replay.Lifo))
     rng = np.random.default_rng(0)
     num_batches = 0
-    for _ in range(400):
+    for _ in range(200):
         num = int(rng.integers(1, 4))
         if rng.random() < 0.5 and len(model.waiting) < 6:
             model.create(list(range(stream.num_items, stream.num_items + num)))

@@ -97,26 +97,29 @@ def table_of(items, max_size, **kwargs):
 
 
 def check_transitions(sample, written):
-    for i, key in enumerate(sample.info.keys):
-        recorder, stream, start, length = written[key]
-        data = sample.data
-        assert data.reward[i] == key
-        assert data.action[i] == recorder.cell(stream, start, 2)
-        for observation, row in ((data.observation, start), (data.next_observation, start + length)):
-            assert observation["id"][i] == recorder.cell(stream, row, 0)
-            np.testing.assert_array_equal(observation["frames"][i], recorder.cell(stream, row, 1))
+    data, keys = sample.data, sample.info.keys
+    items = [written[key] for key in keys]
+    np.testing.assert_array_equal(data.reward, keys)
+    np.testing.assert_array_equal(data.action, [recorder.cell(stream, start, 2) for recorder, stream, start, _ in items])
+    firsts = [(recorder, stream, start) for recorder, stream, start, _ in items]
+    lasts = [(recorder, stream, start + length) for recorder, stream, start, length in items]
+    for observation, cells in ((data.observation, firsts), (data.next_observation, lasts)):
+        for column, name in enumerate(("id", "frames")):
+            expected = [recorder.cell(stream, row, column) for recorder, stream, row in cells]
+            np.testing.assert_array_equal(observation[name], expected)
 
 
 def check_sequences(sample, written, length_of_table):
     for i, key in enumerate(sample.info.keys):
         recorder, stream, start, length = written[key]
         data = sample.data
+        padding = [np.zeros(STACK)] * (length_of_table - length)
+        frames = [recorder.cell(stream, start + t, 1) for t in range(length)] + padding
+        np.testing.assert_array_equal(data.observation["frames"][i], frames)
         for t in range(length_of_table):
             row = start + t
             inside = t < length
             assert data.observation["id"][i, t] == (recorder.cell(stream, row, 0) if inside else 0)
-            expected = recorder.cell(stream, row, 1) if inside else np.zeros(STACK)
-            np.testing.assert_array_equal(data.observation["frames"][i, t], expected)
             # The last row of a window at the end of what was written is not completed yet.
             if t < length - 1:
                 assert data.action[i, t] == recorder.cell(stream, row, 2)
