@@ -99,14 +99,14 @@ def table_of(items, max_size, **kwargs):
 def check_transitions(sample, written):
     data, keys = sample.data, sample.info.keys
     items = [written[key] for key in keys]
-    np.testing.assert_array_equal(data.reward, keys)
-    np.testing.assert_array_equal(data.action, [recorder.cell(stream, start, 2) for recorder, stream, start, _ in items])
+    assert np.array_equal(data.reward, keys)
+    assert np.array_equal(data.action, [recorder.cell(stream, start, 2) for recorder, stream, start, _ in items])
     firsts = [(recorder, stream, start) for recorder, stream, start, _ in items]
     lasts = [(recorder, stream, start + length) for recorder, stream, start, length in items]
     for observation, cells in ((data.observation, firsts), (data.next_observation, lasts)):
         for column, name in enumerate(("id", "frames")):
             expected = [recorder.cell(stream, row, column) for recorder, stream, row in cells]
-            np.testing.assert_array_equal(observation[name], expected)
+            assert np.array_equal(observation[name], expected)
 
 
 def check_sequences(sample, written, length_of_table):
@@ -115,7 +115,7 @@ def check_sequences(sample, written, length_of_table):
         data = sample.data
         padding = [np.zeros(STACK)] * (length_of_table - length)
         frames = [recorder.cell(stream, start + t, 1) for t in range(length)] + padding
-        np.testing.assert_array_equal(data.observation["frames"][i], frames)
+        assert np.array_equal(data.observation["frames"][i], frames)
         for t in range(length_of_table):
             row = start + t
             inside = t < length
