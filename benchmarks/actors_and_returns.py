@@ -172,7 +172,7 @@ def report(benchmark: Benchmark, rows: list[dict[str, str]]) -> None:
             columns = [[statistics.fmean(curve.values()) for curve in curves]]
             columns += [[float(row[field]) for row in ends] for field in ("evaluation_return", "balance", "seconds")]
             print(f"    {num_actors:6}  {len(seeds):5}  " + "  ".join(mean_and_deviation(one) for one in columns))
-            draw(axes, curves, f"{num_actors} actors")
+            draw(axes, curves, f"{num_actors} actor{'s' * (num_actors > 1)}")
         axes.set_xlabel("environment steps")
         axes.set_ylabel("training return")
         axes.set_title(f"{name}: mean over seeds, from the least to the greatest")
