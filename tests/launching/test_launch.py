@@ -49,6 +49,7 @@ class Learner:
         self._peer = peer
 
     def run(self):
+        programs.note(folder / "notes", name="learner/0", event="running")
         while not (folder / "fail").exists():
             if lp.wait_for_stop(0.02):
                 programs.note(folder / "notes", name="learner/0", event="stopped")
@@ -255,9 +256,9 @@ def wait_for_nodes(popen, tmp_path):
     def all_run():
         if popen.poll() is not None:
             raise AssertionError(popen.communicate())
-        return len(programs.read(tmp_path / "notes")) == 3
+        return len(programs.read(tmp_path / "notes")) == 4
 
-    wait_until(all_run, "three nodes run")
+    wait_until(all_run, "four nodes run")
     return [process.pid for process in psutil.Process(popen.pid).children(recursive=True)]
 
 
