@@ -3,10 +3,15 @@
 import ctypes
 import json
 import os
+import re
 import subprocess
 import sys
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
+from jax import lax
 
 from acme_lite import _runtime
 
@@ -127,3 +132,72 @@ gradient = _runtime.jit(jax.grad(loss))(weights, np.ones((128, 4), np.float32), 
 print(json.dumps([leaf.shape for leaf in gradient]))
 """
     assert run_python(code) == [[4, 256], [256, 256], [256, 2]]
+
+
+def convolve(inputs, kernel, strides, padding, dilation=(1, 1)):
+    order = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(inputs, kernel, strides, padding, rhs_dilation=dilation, dimension_numbers=order)
+
+
+def convolve_by_hand(inputs, kernel, strides, padding, dilation=(1, 1)):
+    """A convolution as one product of matrices for each place of the kernel."""
+    inputs = jnp.pad(inputs, ((0, 0), *padding, (0, 0)))
+    reach = [(size - 1) * step for size, step in zip(kernel.shape[:2], dilation, strict=True)]
+    height, width = (
+        (size - far - 1) // stride + 1 for size, far, stride in zip(inputs.shape[1:3], reach, strides, strict=True)
+    )
+    total = 0.0
+    for row in range(kernel.shape[0]):
+        for column in range(kernel.shape[1]):
+            seen = inputs[:, row * dilation[0] :: strides[0], column * dilation[1] :: strides[1]]
+            total += seen[:, :height, :width] @ kernel[row, column]
+    return total
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        ((1, 1), ((0, 0), (0, 0))),
+        ((2, 3), ((0, 0), (0, 0))),
+        ((2, 1), ((1, 2), (3, 0))),
+        ((1, 2), ((0, 1), (2, 2)), (2, 3)),
+    ],
+)
+def test_gradients_of_convolutions_are_right_and_fast_in_loops(how):
+    keys = jax.random.split(jax.random.key(0), 3)
+    inputs, kernel = jax.random.normal(keys[0], (2, 2, 11, 12, 3)), jax.random.normal(keys[1], (4, 3, 3, 5))
+
+    def gradients(convolution):
+        def loss(kernel, inputs):
+            return jnp.sum(jnp.sin(convolution(inputs, kernel, *how)))
+
+        def in_loop(kernel, inputs):
+            return lax.scan(lambda _, each: (None, jax.grad(loss, (0, 1))(kernel, each)), None, inputs)[1]
+
+        return jax.jit(in_loop).lower(kernel, inputs).compile()
+
+    compiled = gradients(convolve)
+    expected = gradients(convolve_by_hand)(kernel, inputs)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), compiled(kernel, inputs), expected
+    )
+    if jax.default_backend() == "cpu":
+        orders = re.findall(r"dim_labels=(\S+?)[, ]", compiled.as_text() + " ")
+        assert len(orders) == 3  # the convolution and its gradients by kernel and by inputs
+        assert set(orders) == {"b01f_01io->b01f"}
+
+
+def test_other_convolutions_stay_as_they_are():
+    # In one dimension, of groups of channels, and with complex numbers.
+    series, kernel = jax.random.normal(jax.random.key(0), (2, 4, 10)), jax.random.normal(jax.random.key(1), (6, 2, 3))
+
+    def grouped(series):
+        weights = kernel.astype(series.dtype)
+        return jax.jit(lambda x: lax.conv_general_dilated(x, weights, (1,), "VALID", feature_group_count=2))(series)
+
+    halves = [
+        sum(jnp.einsum("bcl,oc->bol", part[..., i : i + 8], weights[..., i]) for i in range(3))
+        for part, weights in zip(jnp.split(series, 2, axis=1), jnp.split(kernel, 2), strict=True)
+    ]
+    np.testing.assert_allclose(grouped(series), jnp.concatenate(halves, axis=1), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(grouped(1j * series), 1j * grouped(series), rtol=1e-5)

@@ -176,10 +176,7 @@ class SGDLearner:
             state, (priorities, metrics) = update(state, data)
             metrics = metrics[None]
         else:
-            # On a CPU, convolutions in a loop of XLA take five times as long as outside; their kernels have four axes.
-            convolutions = any(jnp.ndim(leaf) == 4 for leaf in jax.tree.leaves(state))
-            unroll = convolutions and jax.default_backend() == "cpu"
-            state, (priorities, metrics) = jax.lax.scan(update, state, data, unroll=unroll)
+            state, (priorities, metrics) = jax.lax.scan(update, state, data)
         return self._sharding.keep_replicated(state), priorities, metrics
 
     def _publish(self, info, result) -> None:
