@@ -285,8 +285,10 @@ class _Run:
         self._loop.report_steps()
         returns: list[float] = []
         while (left := evaluation.num_episodes - len(returns)) and interrupt.requested is None:
+            self._progress.tell(f"evaluating: {len(returns)} of {evaluation.num_episodes} episodes")
             ended = acting.loop.run(num_steps=_UNINTERRUPTED_STEPS, num_episodes=left).episodes
             returns += [episode.episode_return for episode in ended]
+        self._progress.tell("")
         self._evaluating_seconds += time.perf_counter() - start
         if left:
             return False

@@ -32,6 +32,7 @@ class Status(NamedTuple):
         steps_per_second: rate of late; 0 where there is none yet.
         training_return: return of the last training episode, if any.
         evaluation_return: mean return of the last evaluation, if any.
+        note: what goes on in place of steps, if anything.
     """
 
     steps: int
@@ -40,6 +41,7 @@ class Status(NamedTuple):
     steps_per_second: float
     training_return: float | None
     evaluation_return: float | None
+    note: str
 
     @property
     def seconds_left(self) -> float | None:
@@ -55,6 +57,8 @@ class Status(NamedTuple):
         returns = [f"{name} {scalars.format_scalar(value)}" for name, value in named.items() if value is not None]
         if returns:
             parts.append("return: " + ", ".join(returns))
+        if self.note:
+            parts.append(self.note)
         return ", ".join(parts)
 
 
@@ -113,9 +117,10 @@ class Progress:
         self._display = _make_display(description, quiet, console)
         self._training_return: float | None = None
         self._evaluation_return: float | None = None
+        self._note = ""
         self._calls_to_look = 0
         self._rate = 0.0
-        self._start_time = self._look_time = self._show_time = 0.0
+        self._start_time = self._look_time = self._show_time = self._tell_time = 0.0
         self._show_steps = start_steps
 
     def __enter__(self) -> Progress:
@@ -128,6 +133,7 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         seconds = time.monotonic() - self._start_time
+        self._note = ""
         if seconds > 0:
             self._rate = (self.steps - self._start_steps) / seconds
         with output.tolerate_loss():
@@ -146,6 +152,16 @@ class Progress:
             self._training_return = float(training_return)
         if evaluation_return is not None:
             self._evaluation_return = float(evaluation_return)
+
+    def tell(self, note: str) -> None:
+        """Says what goes on in place of steps, and shows it if it is time; "" when steps go on."""
+        self._note = note
+        now = time.monotonic()
+        # The time of `_look`, from which it takes the rate, stays as it is.
+        if note and now - max(self._show_time, self._tell_time) >= self._display.period_seconds:
+            self._tell_time = now
+            with output.tolerate_loss():
+                self._display.show(self._status(now - self._start_time))
 
     def _look(self) -> None:
         """Looks at the clock: every few calls where they come fast, at every call where they come slowly."""
@@ -170,6 +186,7 @@ class Progress:
             steps_per_second=self._rate,
             training_return=self._training_return,
             evaluation_return=self._evaluation_return,
+            note=self._note,
         )
 
 

@@ -74,6 +74,27 @@ class TestLines:
         assert " 374.2/s" in lines[2]
         assert " 10.04/s" in lines[11]
 
+    def test_what_goes_on_in_place_of_steps_is_told(self, clock, capsys):
+        with loggers.Progress(2000) as run:
+            for _ in range(10):
+                clock[0] += 1.0
+                run.advance(100)
+            for episode in range(25):
+                run.tell(f"evaluating: {episode} of 25 episodes")
+                clock[0] += 1.0
+            run.tell("")
+            for _ in range(10):
+                clock[0] += 1.0
+                run.advance(100)
+        assert capsys.readouterr().out.splitlines() == [
+            "0/2,000 steps",
+            "1,000/2,000 steps, 100/s, 0:00:10 left",
+            "1,000/2,000 steps, 100/s, evaluating: 10 of 25 episodes, 0:00:10 left",
+            "1,000/2,000 steps, 100/s, evaluating: 20 of 25 episodes, 0:00:10 left",
+            "1,100/2,000 steps, 10.99/s, 0:01:22 left",  # the steps since, over the time since, evaluation and all
+            "2,000/2,000 steps, 44.44/s, 0:00:45 in all",
+        ]
+
     def test_an_error_passes_and_the_last_line_comes(self, clock, capsys):
         with pytest.raises(KeyError, match="lost"), loggers.Progress(10, "run") as run:
             run.advance(3)
