@@ -10,6 +10,7 @@ process.
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import json
 import os
@@ -42,31 +43,47 @@ class Benchmark:
 
 
 class Watch:
-    """An observer that reads the clock at environment step `start` and at the end, and finds the first solved step."""
+    """An observer that costs next to nothing: it counts the calls, and reads the clock where an episode ends.
+
+    Rewards are 1, so that an episode's return is its length.
+
+    Attributes:
+        begun: (environment steps, clock) at the first end of an episode from environment step `start` on.
+        ended: the same at the last one.
+        solved: (environment steps, seconds since the start of the process) when the mean return of the last 20
+            episodes first was 475; None if it never was.
+    """
 
     def __init__(self, start: int):
-        self._start = start
-        self._returns: list[float] = []
-        self._current: Any = None
-        self.steps = self.steps_at_start = 0
-        self.started = self.now = 0.0
+        self.begun: tuple[int, float] | None = None
+        self.ended = (0, 0.0)
         self.solved: tuple[int, float] | None = None
+        self._start = start
+        self._calls = 0
+        self._starts = [0] * ideal_ppo.NUM_ENVS
+        self._num_ended = self._num_ended_before = 0
+        self._newest_call = 0
+        self._returns: collections.deque[int] = collections.deque(maxlen=20)
 
     def observe_first(self, timestep: Any) -> None:
-        self._current = timestep.reward * 0.0
+        pass
 
     def observe(self, action: Any, next_timestep: Any) -> None:
-        self.now = time.perf_counter()
-        self.steps += int((next_timestep.step_type != 0).sum())
-        if not self.started and self.steps >= self._start:
-            self.started, self.steps_at_start = self.now, self.steps
-        self._current = self._current + next_timestep.reward
-        self._current[next_timestep.step_type == 0] = 0.0
+        self._calls += 1
 
     def get_metrics(self, member: int) -> dict[str, Any]:
-        self._returns.append(float(self._current[member]))
-        if self.solved is None and len(self._returns) >= 20 and statistics.mean(self._returns[-20:]) >= 475:
-            self.solved = (self.steps, seconds_since_process_start())
+        if self._calls != self._newest_call:
+            self._newest_call, self._num_ended_before = self._calls, self._num_ended
+        self._num_ended += 1
+        # The call after the last step of an episode resets its member.
+        steps = ideal_ppo.NUM_ENVS * self._calls - self._num_ended_before
+        self._returns.append(self._calls - self._starts[member])
+        self._starts[member] = self._calls + 1
+        self.ended = (steps, time.perf_counter())
+        if self.begun is None and steps >= self._start:
+            self.begun = self.ended
+        if self.solved is None and len(self._returns) == 20 and statistics.mean(self._returns) >= 475:
+            self.solved = (steps, seconds_since_process_start())
         return {}
 
 
@@ -77,7 +94,7 @@ def seconds_since_process_start() -> float:
 
 
 def run_library(num_steps: int, *, measure_from: int, seed: int) -> dict[str, Any]:
-    """Runs the library and returns environment steps per second from step `measure_from` on, and the time split."""
+    """Runs the library; returns environment steps per second after about step `measure_from`, and the time split."""
     from acme_lite import environments, experiments
     from acme_lite.agents import ppo
 
@@ -107,7 +124,8 @@ def run_library(num_steps: int, *, measure_from: int, seed: int) -> dict[str, An
         )
         result = experiments.run_experiment(experiment, quiet=True)
     split = {name: value / result.seconds["total"] for name, value in result.seconds.items() if name != "total"}
-    rate = (watch.steps - watch.steps_at_start) / (watch.now - watch.started)
+    assert watch.begun is not None, "no episode ended after the warm-up"
+    rate = (watch.ended[0] - watch.begun[0]) / (watch.ended[1] - watch.begun[1])
     return {"steps_per_second": rate, "split": split, "solved": watch.solved}
 
 
