@@ -110,6 +110,8 @@ class Curves:
     """Environments that are stepped together; the files' names say how many, unless it is one."""
     settings: tuple[str, ...] = ()
     """Settings of the agents other than their named configs', as name=value; they name the files, too."""
+    normalize: bool = False
+    """Whether observations get mean 0 and variance 1; the files' names say so."""
     evaluate_every: int = 5_000
     """Environment steps from one evaluation to the next."""
     evaluation_episodes: int = 5
@@ -134,7 +136,8 @@ class Curves:
     @property
     def variant(self) -> tuple[str, ...]:
         """What the curves of these runs have other than those of the named configs, as name=value."""
-        return self.settings if self.num_envs == 1 else (*self.settings, f"num_envs={self.num_envs}")
+        others = ["normalize=True"] * self.normalize + [f"num_envs={self.num_envs}"] * (self.num_envs != 1)
+        return (*self.settings, *others)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,7 +178,7 @@ def make_config(agent: str, settings: Sequence[str]) -> Any:
     Raises:
         ValueError: there is no such agent or setting, or the value is not allowed.
     """
-    from acme_lite import agents
+    from acme_lite import agents, learning
 
     configs = agents.named_configs(agent.partition(":")[0])
     if agent not in configs:
@@ -185,21 +188,24 @@ def make_config(agent: str, settings: Sequence[str]) -> Any:
         name, _, value = setting.partition("=")
         if name not in {field.name for field in dataclasses.fields(configs[agent])}:
             raise ValueError(f"settings must be settings of {agent} as name=value, got {setting!r}.")
-        try:
-            changes[name] = ast.literal_eval(value)
-        except (SyntaxError, ValueError):
-            changes[name] = value
+        for parse in (ast.literal_eval, learning.LinearSchedule.parse, str):
+            try:
+                changes[name] = parse(value)
+                break
+            except (SyntaxError, ValueError):
+                pass
     return dataclasses.replace(configs[agent], **changes)
 
 
 def perform(run: Run) -> bool:
     """Performs a run in this process; returns whether it came to its end."""
     from acme_lite import agents, environments, experiments
+    from acme_lite.agents import builders
 
     curves, task = run.curves, run.task
-    builder = agents.builder_class(run.agent.partition(":")[0])
+    builder = agents.builder_class(run.agent.partition(":")[0])(make_config(run.agent, curves.settings))
     experiment = experiments.ExperimentConfig(
-        builder=builder(make_config(run.agent, curves.settings)),
+        builder=builders.NormalizedBuilder(builder) if curves.normalize else builder,
         environment_factory=lambda seed: environments.make(task, seed=seed),
         num_envs=curves.num_envs,
         max_num_actor_steps=curves.steps,

@@ -23,7 +23,8 @@ class VariableClient:
         Args:
             source: where the variables are, usually a learner in another process.
             names: which variables to fetch.
-            update_period_seconds: from the end of one fetch to the start of the next, at least 0.
+            update_period_seconds: from the end of one fetch to the start of the next, at least 0; infinite for a fetch
+                only where `fetch` is called.
 
         Raises:
             ValueError: there are no names, or the period is negative.
@@ -34,10 +35,11 @@ class VariableClient:
             raise ValueError(f"update_period_seconds must be at least 0, got {update_period_seconds}.")
         self._source = source
         self._names = tuple(names)
-        self._update_period_seconds = update_period_seconds
+        self._update_period_seconds = min(update_period_seconds, threading.TIMEOUT_MAX)
         self._variables: dict[str, types.ArrayTree] | None = None
         self._error: BaseException | None = None
         self._lock = threading.Lock()
+        self._fetching = threading.Lock()
         self._closed = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -64,9 +66,11 @@ class VariableClient:
 
     def fetch(self) -> None:
         """Fetches now, and returns when the newest variables are there; raises what the source raises."""
-        values = self._source.get_variables(self._names)
-        # On a device once, not at every call that acts.
-        self._variables = dict(zip(self._names, jax.device_put(values), strict=True))
+        # One at a time: what a fetch of the thread brings late must not take the place of newer variables.
+        with self._fetching:
+            values = self._source.get_variables(self._names)
+            # On a device once, not at every call that acts.
+            self._variables = dict(zip(self._names, jax.device_put(values), strict=True))
 
     def close(self) -> None:
         """Ends the thread; a fetch that is under way ends first, or dies with the process."""

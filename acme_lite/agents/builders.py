@@ -83,6 +83,11 @@ class NormalizedBuilder(CoreBuilder):
     def __post_init__(self):
         if not isinstance(self.builder, CoreBuilder):
             raise ValueError(f"NormalizedBuilder.builder must derive from CoreBuilder, got {self.builder!r}.")
+        if getattr(getattr(self.builder, "config", None), "normalize_observations", False):
+            raise ValueError(
+                "NormalizedBuilder.builder must not normalise observations itself, got one with "
+                "normalize_observations=True: one of the two is enough."
+            )
         for name in ("make_learner", "init_variables"):
             # They are about the agent's own core, and the learner here is one of the core that normalises.
             if getattr(type(self.builder), name) is not getattr(CoreBuilder, name):

@@ -28,7 +28,8 @@ class LinearSchedule:
         """
         if isinstance(num_steps, bool) or not isinstance(num_steps, (int, np.integer)) or num_steps < 1:
             raise ValueError(f"LinearSchedule.num_steps must be a whole number of at least 1, got {num_steps!r}.")
-        self.initial, self.final, self.num_steps = initial, final, int(num_steps)
+        self.initial, self.final = _as_float(initial), _as_float(final)
+        self.num_steps = int(num_steps)
 
     @classmethod
     def parse(cls, text: str) -> LinearSchedule:
@@ -59,6 +60,12 @@ class LinearSchedule:
         """Returns the value at a learner step."""
         fraction = jnp.minimum(step / float(self.num_steps), 1.0)  # as an integer it may have more than 32 bits
         return self.initial + fraction * (self.final - self.initial)
+
+
+def _as_float(value: float) -> float:
+    """Returns a number as a float, so that equal schedules are written alike; whoever takes others refuses them."""
+    is_number = isinstance(value, (int, np.number)) and not isinstance(value, bool)
+    return float(value) if is_number else value
 
 
 def value_at(schedule: float | LinearSchedule, step: jax.Array) -> jax.Array:

@@ -111,10 +111,11 @@ class SGDLearner:
             num_steps = None if num_steps is None else num_steps - 1
 
     def get_variables(self, names: Sequence[str]) -> list[types.ArrayTree]:
+        variables = self._variables  # of one update, whatever another thread publishes meanwhile
         try:
-            return [self._variables[name] for name in names]
+            return [variables[name] for name in names]
         except KeyError as error:
-            raise KeyError(f"There is no variable {error}; there are {sorted(self._variables)}.") from None
+            raise KeyError(f"There is no variable {error}; there are {sorted(variables)}.") from None
 
     def save(self) -> Any:
         """Returns the state, the variables that others see, and what the last call left behind, on the host."""

@@ -85,8 +85,11 @@ def _check_action_spec(spec: types.SpecTree, agent: str) -> tuple[np.ndarray, np
     greatest = np.finfo(np.float32).max
     if np.any(np.abs(minimum) >= greatest) or np.any(np.abs(maximum) >= greatest):
         raise ValueError(unbounded)
-    if not np.all(minimum < maximum) or not math.prod(spec.shape):
-        raise ValueError(f"{needs} It must have at least one number, and each minimum must be below its maximum.")
+    if not np.all(maximum - minimum > 2 * np.finfo(np.float32).tiny) or not math.prod(spec.shape):
+        raise ValueError(
+            f"{needs} It must have at least one number, and each minimum must be below its maximum, by what float32 "
+            "holds."
+        )
     return minimum, maximum
 
 

@@ -56,7 +56,7 @@ def make_action_distribution(action_spec: types.SpecTree) -> ActionDistribution:
     a Gaussian with a diagonal covariance.
 
     Raises:
-        ValueError: a leaf is an array of integers without bounds, or there is no leaf.
+        ValueError: a leaf is an array of integers without bounds or has no element, or there is no leaf.
     """
     leaves, structure = jax.tree.flatten(action_spec)
     if not leaves:
@@ -167,6 +167,8 @@ def product(parts: Sequence[ActionDistribution], structure: jax.tree_util.PyTree
 
 
 def _of_leaf(spec: specs.Array) -> ActionDistribution:
+    if not math.prod(spec.shape):
+        raise ValueError(f"An action must have at least one number, got {spec}.")
     dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
     if isinstance(spec, specs.DiscreteArray):
         return categorical(spec.num_values, dtype=dtype)
@@ -204,6 +206,7 @@ def _bounds(spec: specs.Array, dtype: np.dtype) -> tuple[np.ndarray, np.ndarray,
     low, high = specs.inward_bounds(spec, dtype)
     greatest = np.finfo(dtype).max
     bounded = (low > -greatest) & (high < greatest)
-    first, last = (np.where(bounded, bound, one).astype(np.float32) for bound, one in ((low, -1), (high, 1)))
+    # In 64 bits: 32 do not hold the difference of their greatest numbers.
+    first, last = (np.where(bounded, bound, one).astype(np.float64) for bound, one in ((low, -1), (high, 1)))
     minimum, maximum, first, last = (np.broadcast_to(bound, spec.shape) for bound in (low, high, first, last))
-    return minimum, maximum, (first + last) / 2, (last - first) / 2
+    return minimum, maximum, ((first + last) / 2).astype(np.float32), ((last - first) / 2).astype(np.float32)

@@ -104,3 +104,43 @@ def test_bad_arguments(make_client):
         make_client(Source(), ("policy",), update_period_seconds=-1)
     with pytest.raises(KeyError, match=r"'critic'.*'policy'"):
         make_client(Source(1), ("policy",)).get_variables(("critic",))
+
+
+def test_a_late_answer_does_not_replace_newer_variables(make_client):
+    class Late(Source):
+        """Its second answer, to the thread, is late."""
+
+        def __init__(self):
+            super().__init__()
+            self.num_asked = 0
+            self.go_on = threading.Event()
+
+        def get_variables(self, names):
+            self.num_asked += 1
+            answer = self.num_asked
+            self.asked.release()
+            if answer == 2:
+                assert self.go_on.wait(LIMIT_SECONDS)
+            return [answer]
+
+    source = Late()
+    client = make_client(source, ("policy",), update_period_seconds=0.01)
+    assert client.get_variables(("policy",)) == [1]
+    for _ in range(2):
+        assert source.asked.acquire(timeout=LIMIT_SECONDS)
+    fetching = threading.Thread(target=client.fetch)
+    fetching.start()
+    client.close()
+    source.go_on.set()
+    fetching.join(LIMIT_SECONDS)
+    assert source.num_asked == 3
+    assert client.get_variables(("policy",)) == [3]
+
+
+def test_an_infinite_period_fetches_where_it_is_asked_to_alone(make_client):
+    source = Source(1, 2)
+    client = make_client(source, ("policy",), update_period_seconds=float("inf"))
+    assert client.get_variables(("policy",))[0][0] == 1
+    assert client._thread.is_alive()
+    client.fetch()
+    assert client.get_variables(("policy",))[0][0] == 2

@@ -149,6 +149,11 @@ def test_a_normalised_agent_has_a_name_and_a_config_of_its_own():
     assert config_hash != normalized_hash
 
 
+def test_observations_are_not_normalised_twice():
+    with pytest.raises(ValueError, match="must not normalise observations itself, got one with normalize_observations"):
+        builders.NormalizedBuilder(ppo.PPOBuilder(ppo.PPOConfig(normalize_observations=True)))
+
+
 def test_a_builder_without_a_core_cannot_be_normalised():
     with pytest.raises(ValueError, match=r"NormalizedBuilder.builder must derive from CoreBuilder, got <object"):
         builders.NormalizedBuilder(object())

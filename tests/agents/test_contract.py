@@ -80,7 +80,6 @@ _IMPALA = impala.IMPALAConfig(
     batch_size=4,
     queue_size=8,
     core="none",
-    core_size=8,
     hidden_sizes=(16,),
     learning_rate=2e-3,
     overlap=False,
@@ -136,13 +135,17 @@ AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
     "dqn_munchausen": (_dqn(munchausen=True, double_q=False), testing.MemoryEnvironment),
     "r2d2": (_r2d2(), testing.MemoryEnvironment),
     "r2d2_no_core_uniform_overlap": (
-        _r2d2(core="none", burn_in_length=0, priority_exponent=0.0, num_steps_per_call=2, overlap=True),
+        _r2d2(core="none", core_size=64, burn_in_length=0, priority_exponent=0.0, num_steps_per_call=2, overlap=True),
         cart_pole,
     ),
     "impala": (_impala(), cart_pole),
-    "impala_gru_rmsprop": (_impala(core="gru", optimizer="rmsprop"), testing.MemoryEnvironment),
-    "impala_lstm_overlap": (_impala(core="lstm", overlap=True), testing.MemoryEnvironment),
+    "impala_gru_rmsprop": (_impala(core="gru", core_size=8, optimizer="rmsprop"), testing.MemoryEnvironment),
+    "impala_lstm_overlap": (_impala(core="lstm", core_size=8, overlap=True), testing.MemoryEnvironment),
     "mpo_dmpo_overlap": (mpo.MPOBuilder(_DMPO), pendulum),
+    "mpo_two_steps_per_call": (
+        mpo.MPOBuilder(dataclasses.replace(_DMPO, critic="scalar", num_atoms=51, num_steps_per_call=2, overlap=False)),
+        pendulum,
+    ),
     "ppo": (_ppo(), cart_pole),
     "ppo_continuous": (_ppo(normalize_observations=True, value_clip=0.2), pendulum),
     "ppo_mixed": (
@@ -171,6 +174,7 @@ SLOW = {
     "impala_gru_rmsprop",
     "ppo_continuous",
     "d4pg_ddpg",
+    "mpo_two_steps_per_call",
     "sac_normalized_two_steps_per_call",
 }
 

@@ -494,7 +494,7 @@ def test_the_queue_holds_actors_back_and_gives_each_window_once():
 
 def test_a_burst_that_no_batch_divides_does_not_come_to_a_halt(tmp_path):
     experiment = experiments.ExperimentConfig(
-        impala.IMPALABuilder(dataclasses.replace(CONFIG, batch_size=5, queue_size=5, core="none")),
+        impala.IMPALABuilder(dataclasses.replace(CONFIG, batch_size=5, queue_size=5, core="none", core_size=64)),
         Episodes,
         num_envs=8,
         max_num_actor_steps=400,
@@ -575,6 +575,7 @@ def test_images_get_the_torso_that_is_named(image_torso):
         ("max_ratio", -1.0, "a finite number greater than 0"),
         ("entropy_cost", float("nan"), "a finite number of at least 0"),
         ("hidden_sizes", (64, 0), "a tuple of whole numbers of at least 1"),
+        ("core_size", 8, "64 without a core"),
     ],
 )
 def test_bad_settings_are_named_with_what_is_allowed(field, value, allowed):

@@ -70,6 +70,20 @@ def test_temperature_loss_and_weights_against_loops():
     np.testing.assert_allclose(loss, temperature * (epsilon + total), rtol=1e-5)
 
 
+def test_large_values_keep_the_digits_of_weights_and_temperature():
+    _, values, _ = data(2)
+    small = jnp.round(values * 64) / 64  # float32 holds these sums exactly
+    slope = jax.grad(mpo.temperature_loss)
+    for offset in (1_000.0, 16_384.0):
+        temperature = jnp.float32(0.05)
+        np.testing.assert_allclose(
+            slope(temperature, small + offset, 0.1), slope(temperature, small, 0.1), rtol=1e-4, atol=1e-4
+        )
+        np.testing.assert_allclose(
+            mpo.action_weights(small + offset, temperature), mpo.action_weights(small, temperature), rtol=1e-5
+        )
+
+
 def test_the_temperature_that_minimises_its_loss_meets_the_bound():
     _, values, _ = data(3)
     epsilon, temperature = 0.1, jnp.float32(1.0)

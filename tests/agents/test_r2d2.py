@@ -640,6 +640,19 @@ def test_bad_settings_are_named_with_what_is_allowed(field, value, allowed):
         r2d2.R2D2Config(**{field: value})
 
 
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"core": "none", "core_size": 8}, "core_size must be 64 without a core, got 8"),
+        ({"priority_exponent": 0.0, "importance_exponent": 0.5}, "importance_exponent must be 0.6 without a priority_"),
+        ({"priority_exponent": 0.0, "max_priority_weight": 0.5}, "max_priority_weight must be 0.9 without a priority_"),
+    ],
+)
+def test_settings_that_nothing_would_use_are_refused(settings, message):
+    with pytest.raises(ValueError, match=rf"R2D2Config\.{message}"):
+        r2d2.R2D2Config(**settings)
+
+
 class RenamedBuilder(r2d2.R2D2Builder):
     table_name = "traces"
 

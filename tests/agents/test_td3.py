@@ -175,6 +175,10 @@ def test_exploration():
         ({"target_update_rate": 2.0}, r"TD3Config.target_update_rate must be in \[1e-06, 1\]"),
         ({"exploration_noise": -1.0}, "TD3Config.exploration_noise must be a finite number of at least 0"),
         ({"discount": 1.5}, r"TD3Config.discount must be in \[0, 1\]"),
+        (
+            {"target_noise": 0.0, "target_noise_clip": 0.1},
+            "TD3Config.target_noise_clip must be 0.5 without a target_noise, got 0.1",
+        ),
     ],
 )
 def test_bad_settings_are_named(settings, message):

@@ -12,6 +12,8 @@ import time
 import numpy as np
 import pytest
 
+from acme_lite import learning
+
 SCRIPT = pathlib.Path(__file__).parents[2] / "benchmarks" / "learning_curves.py"
 TASK = "gym:CartPole-v1"
 SHOW_THREADS = """
@@ -125,6 +127,8 @@ def test_logs_of_runs_become_rows_and_rows_of_other_seeds_and_steps_stay(learnin
 def test_settings_change_a_named_config_and_wrong_names_fail(learning_curves):
     config = learning_curves.make_config("mpo:dmpo", ["n_step=3", "policy_hidden_sizes=(8, 8)"])
     assert (config.critic, config.n_step, config.policy_hidden_sizes) == ("distributional", 3, (8, 8))
+    schedule = learning.LinearSchedule(1e-3, 0, 60)
+    assert learning_curves.make_config("ppo", ["learning_rate=0.001:0:60"]).learning_rate == schedule
     with pytest.raises(ValueError, match="There is no agent 'mpo:no'; there are mpo, mpo:dmpo"):
         learning_curves.make_config("mpo:no", [])
     with pytest.raises(ValueError, match="got 'n_stepp=3'"):
@@ -134,6 +138,7 @@ def test_settings_change_a_named_config_and_wrong_names_fail(learning_curves):
 def test_what_changes_a_curve_stands_in_the_names(learning_curves):
     curves = learning_curves.Curves(settings=("n_step=3",), num_envs=8, evaluate_every=1_000, steps=9_000)
     assert curves.variant == ("n_step=3", "num_envs=8")
+    assert learning_curves.Curves(normalize=True).variant == ("normalize=True",)
     name = learning_curves.Run("dqn", TASK, 2, curves).directory.name
     assert name == "gym-CartPole-v1_dqn_n-step=3_num-envs=8_evaluate-every=1000_seed2_9000"
     plain = learning_curves.Run("dqn", TASK, 2, learning_curves.Curves())

@@ -29,3 +29,9 @@ def test_what_is_written_can_be_parsed():
 def test_numbers_of_steps_are_whole(num_steps):
     with pytest.raises(ValueError, match="num_steps must be a whole number of at least 1, got "):
         learning.LinearSchedule(1.0, 0.1, num_steps)
+
+
+def test_equal_schedules_are_equal_and_written_alike():
+    schedule, other = learning.LinearSchedule(1, 0, 10), learning.LinearSchedule(1.0, np.float32(0), 10)
+    assert schedule == other and hash(schedule) == hash(other) and str(schedule) == str(other) == "1.0:0.0:10"
+    assert schedule != learning.LinearSchedule(1, 0, 11)

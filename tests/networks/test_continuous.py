@@ -133,6 +133,7 @@ def test_actions_never_leave_the_bounds(dtype):
         (specs.BoundedArray((2,), np.int32, -1, 1), "For integers and for actions of several arrays use ppo"),
         ({"a": specs.BoundedArray((2,), np.float32, -1, 1)}, "actions of several arrays use ppo"),
         (specs.BoundedArray((2,), np.float32, [0, 1], [1, 1]), "each minimum must be below its maximum"),
+        (specs.BoundedArray((2,), np.float64, 0, 1e-50), "below its maximum, by what float32 holds"),
         (specs.BoundedArray((0,), np.float32, -1, 1), "at least one number"),
     ],
 )

@@ -128,7 +128,23 @@ def test_padding_has_finite_log_probs():
     assert np.isfinite(distribution.entropy(nothing_legal))
 
 
-@pytest.mark.parametrize("spec", [specs.Array((2,), np.int32), specs.Array((), bool), {}])
+def test_bounds_may_be_as_far_apart_as_float32_goes():
+    greatest = float(np.finfo(np.float32).max) * 0.99
+    distribution = networks.make_action_distribution(specs.BoundedArray((1,), np.float32, -greatest, greatest))
+    actions = [float(distribution.to_action(jnp.array([value]))[0]) for value in (-1.0, 0.0, 0.5)]
+    np.testing.assert_allclose(actions, [-greatest, 0, greatest / 2], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        specs.Array((2,), np.int32),
+        specs.Array((), bool),
+        {},
+        specs.BoundedArray((0,), np.int32, 0, 1),
+        specs.Array((0,), np.float32),
+    ],
+)
 def test_actions_without_a_distribution_are_an_error(spec):
-    with pytest.raises(ValueError, match=r"(floats, or of integers with bounds|at least one array), got"):
+    with pytest.raises(ValueError, match=r"(floats, or of integers with bounds|at least one (array|number)), got"):
         networks.make_action_distribution(spec)

@@ -30,7 +30,8 @@ class IMPALAConfig:
     batch_size: int = 16
     """Windows in a batch."""
     queue_size: int = 32
-    """Windows that may wait for the learner; actors wait when there are more."""
+    """Windows that may wait for the learner, and as many more as the other environments of one vector step write;
+    then actors wait."""
     core: Literal["none", "gru", "lstm"] = "none"
     """Recurrent core between torso and heads."""
     core_size: int = 64
@@ -73,6 +74,8 @@ class IMPALAConfig:
         checks.sizes(self, "hidden_sizes")
         checks.at_least(self, self.batch_size, "queue_size")
         checks.one_of(self, networks.CORES, "core")
+        if self.core == "none":
+            checks.left_at_default(self, "without a core", "core_size")
         checks.one_of(self, impala_networks.IMAGE_TORSOS, "image_torso")
         checks.one_of(self, learning.OPTIMIZERS, "optimizer")
 

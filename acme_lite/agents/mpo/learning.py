@@ -77,7 +77,8 @@ def action_weights(scores: Float[Array, "K B"], temperature: jax.Array) -> Float
 
     Reference: Abdolmaleki et al., Maximum a Posteriori Policy Optimisation (2018), the E-step.
     """
-    return jax.lax.stop_gradient(jax.nn.softmax(scores / temperature, axis=0))
+    greatest = jnp.max(scores, axis=0)
+    return jax.lax.stop_gradient(jax.nn.softmax((scores - greatest) / temperature, axis=0))
 
 
 def temperature_loss(temperature: jax.Array, scores: Float[Array, "K B"], epsilon: float) -> jax.Array:
@@ -88,8 +89,10 @@ def temperature_loss(temperature: jax.Array, scores: Float[Array, "K B"], epsilo
     Reference: Abdolmaleki et al. (2018), the dual function of the E-step.
     """
     scores = jax.lax.stop_gradient(scores)
-    log_means = jax.nn.logsumexp(scores / temperature, axis=0) - jnp.log(scores.shape[0])
-    return temperature * (epsilon + jnp.mean(log_means))
+    # Beside the greatest one: float32 keeps too few digits of what many times the temperature is.
+    greatest = jnp.max(scores, axis=0)
+    log_means = jax.nn.logsumexp((scores - greatest) / temperature, axis=0) - jnp.log(scores.shape[0])
+    return temperature * (epsilon + jnp.mean(log_means)) + jnp.mean(greatest)
 
 
 def out_of_bounds(actions: Float[Array, "*batch D"]) -> Float[Array, "*batch"]:

@@ -70,6 +70,8 @@ class TD3Config:
         checks.positive_or_none(self, "max_gradient_norm")
         checks.in_range(self, 1e-6, 1, "target_update_rate")
         checks.at_least(self, 1, "policy_update_period")
+        if not self.target_noise:
+            checks.left_at_default(self, "without a target_noise", "target_noise_clip")
         checks.sizes(self, "hidden_sizes")
 
 
