@@ -30,6 +30,7 @@ import re
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -355,29 +356,32 @@ def returns_by_step(rows: Sequence[Mapping[str, float]]) -> dict[int, np.ndarray
     return {step: np.array(each) for step, each in returns.items()}
 
 
-def plot(path: pathlib.Path, task: str, curves: Mapping[str, tuple[str, Sequence[Mapping[str, float]]]]) -> None:
-    """Writes a plot of curves of one task: label -> (agent, rows of `FIELDS`)."""
+def plot(
+    path: pathlib.Path, task: str, variant: Sequence[str], curves: Mapping[str, Sequence[Mapping[str, float]]]
+) -> None:
+    """Writes a plot of curves of one task: agent -> rows of `FIELDS`; `variant` is what all have other than usual."""
     from matplotlib import ticker
     from matplotlib.backends import backend_agg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 4.8), layout="constrained")
     axes = figure.add_subplot()
-    last = max((row["steps"] for _, rows in curves.values() for row in rows), default=0)
+    last = max((row["steps"] for rows in curves.values() for row in rows), default=0)
     if task in PUBLISHED:
         last = max(last, PUBLISHED_STEPS[0])
-    for number, (label, (agent, rows)) in enumerate(curves.items()):
+    for number, (agent, rows) in enumerate(curves.items()):
         colour = COLOURS[number % len(COLOURS)]
-        _draw(axes, label, returns_by_step(rows), colour)
+        _draw(axes, agent, returns_by_step(rows), colour)
         published = PUBLISHED.get(task, {}).get(agent)
         if published is not None:
             points = [(step, value) for step, value in zip(PUBLISHED_STEPS, published, strict=True) if step <= last]
             axes.plot(*zip(*points, strict=True), "*", color=colour, markersize=13, markeredgecolor="black")
-    if any(agent in PUBLISHED.get(task, {}) for agent, _ in curves.values()):
+    if any(agent in PUBLISHED.get(task, {}) for agent in curves):
         axes.plot(
             [], [], "*", color="white", markersize=13, markeredgecolor="black", label="published, mean of 10 seeds"
         )
-    axes.set_title(task, loc="left", fontsize=13, fontweight="bold")
+    figure.suptitle(task, x=0.01, ha="left", fontsize=13, fontweight="bold")
+    axes.set_title(textwrap.fill(", ".join(variant), 100), loc="left", fontsize=10)
     axes.set_xlabel("environment steps", fontsize=11)
     axes.set_ylabel("evaluation return, interquartile mean", fontsize=11)
     axes.xaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
@@ -460,9 +464,9 @@ def report(runs: Sequence[Run], curves: Curves) -> None:
                 )
                 print(f"{row['seconds']:,.0f} s")
             if path.exists():
-                drawn[", ".join([agent, *curves.variant])] = (agent, read_rows(path))
+                drawn[agent] = read_rows(path)
         if drawn:
-            plot(results / f"{file_name(task, *curves.variant)}.png", task, drawn)
+            plot(results / f"{file_name(task, *curves.variant)}.png", task, curves.variant, drawn)
     summarise(results, curves.variant)
 
 
