@@ -19,6 +19,7 @@ class TimedDataset:
 
     def __init__(self, dataset: replay.Dataset):
         self.seconds = 0.0
+        self.batch_size = getattr(dataset, "batch_size", None)
         self._dataset = dataset
         self._lost = False  # samples that were drawn refer to items that are gone
         self.ready = dataset.ready

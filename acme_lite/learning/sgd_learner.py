@@ -57,7 +57,8 @@ class SGDLearner:
             devices: where to learn, at least one; all local devices unless given; more than one share each batch.
 
         Raises:
-            ValueError: `num_steps_per_call` or `log_every_steps` is less than 1, or `devices` is empty.
+            ValueError: `num_steps_per_call` or `log_every_steps` is less than 1, `devices` is empty, or the devices do
+                not divide the dataset's batches, where it has a `batch_size`.
         """
         for name, value in (("num_steps_per_call", num_steps_per_call), ("log_every_steps", log_every_steps)):
             if value < 1:
@@ -69,6 +70,9 @@ class SGDLearner:
         self._num_steps_per_call = num_steps_per_call
         self._log_every_steps = log_every_steps
         self._sharding = _BatchSharding(devices, num_steps_per_call)
+        batch_size = getattr(dataset, "batch_size", None)  # otherwise the first sample shows it
+        if batch_size is not None:
+            self._sharding.check(batch_size)
         self._donate = self._sharding.platform != "cpu"
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "learner") if overlap else None
 
@@ -299,9 +303,12 @@ class _BatchSharding:
     def _shard_leaf(self, leaf: Any) -> Any:
         if np.ndim(leaf) <= self._batch_axis:
             return jax.device_put(leaf, self._replicated)
-        if leaf.shape[self._batch_axis] % self.num_devices:
-            raise ValueError(
-                f"batch_size must be divisible by the number of devices, {self.num_devices}, got "
-                f"{leaf.shape[self._batch_axis]}."
-            )
+        self.check(leaf.shape[self._batch_axis])
         return jax.device_put(leaf, self._sharded)
+
+    def check(self, batch_size: int) -> None:
+        """Raises ValueError if the devices do not divide a batch."""
+        if batch_size % self.num_devices:
+            raise ValueError(
+                f"batch_size must be divisible by the number of devices, {self.num_devices}, got {batch_size}."
+            )

@@ -111,10 +111,12 @@ class LocalDataset:
 
     Attributes:
         source: see `tables.Table.source`.
+        batch_size: B.
     """
 
     def __init__(self, store: Store, table: str, shape: tuple[int, ...], *, seed: int, timeout_seconds: float | None):
         self.source = store.table(table).declaration.source(store)
+        self.batch_size = shape[-1]
         self._store = store
         self._table = table
         self._shape = shape

@@ -27,10 +27,12 @@ class ReverbDataset:
 
     Attributes:
         source: see `tables.Table.source`.
+        batch_size: B.
     """
 
     def __init__(self, link: Link, table: tables.Table, shape: tuple[int, ...], timeout_seconds: float | None):
         self.source = table.source(link)
+        self.batch_size = shape[-1]
         self._link = link
         self._table = table
         self._shape = shape
@@ -110,10 +112,12 @@ class PrefetchingReverbDataset:
 
     Attributes:
         source: see `tables.Table.source`.
+        batch_size: B.
     """
 
     def __init__(self, link: Link, table: tables.Table, shape: tuple[int, ...], timeout_seconds: float | None):
         self.source = table.source(link)
+        self.batch_size = shape[-1]
         self._link = link
         self._table = table
         self._shape = shape

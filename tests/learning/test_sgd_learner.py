@@ -286,6 +286,18 @@ except ValueError as error:
     assert "divisible by the number of devices, 2, got 7" in str(error), error
 else:
     raise AssertionError("a batch of 7 on 2 devices was taken")
+
+# Where the dataset says how large its batches are, nobody need wait for the first one.
+from acme_lite import replay, specs
+signature = replay.Signature(specs.Array((3,), np.float32), {"action": specs.Array((), np.int32)})
+table = replay.Table("default", 100, signature, replay.Transitions(1), replay.Uniform(), replay.MinSize(1))
+dataset = replay.LocalReplay([table]).dataset("default", 7, num_batches=2)
+try:
+    common.make_learner(dataset, num_steps_per_call=2)
+except ValueError as error:
+    assert "divisible by the number of devices, 2, got 7" in str(error), error
+else:
+    raise AssertionError("a dataset of batches of 7 on 2 devices was taken")
 print("the same")
 """
 
