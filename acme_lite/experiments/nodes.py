@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
 import pathlib
@@ -102,7 +103,7 @@ class ReplayService:
         self._port = int(address.resolve().rpartition(":")[2])
         self._replay: Any = None
         self._stop = lp.stop_event()
-        self._lock = threading.Lock()
+        self._lock, self._saving = threading.Lock(), threading.Lock()
         self._record = left = coordinator.get_replay()
         if left is not None:
             self._take_over(left)
@@ -154,8 +155,9 @@ class ReplayService:
         """Writes a checkpoint; returns where, or None if the experiment's checkpoints leave the replay out."""
         if not checkpoints.include_replay(self._program.experiment.checkpointing, self._replay):
             return None
-        checkpoint = self._replay.save()
-        self.keep_record(checkpoint=checkpoint)
+        with self._saving:  # whoever asked before may have given up since, and asks again
+            checkpoint = self._replay.save()
+            self.keep_record(checkpoint=checkpoint)
         return checkpoint
 
     def can_sample(self) -> bool:
@@ -310,7 +312,7 @@ class Learner:
                 if self._has_server:
                     self._server.keep_record()
                 if schedule is not None and schedule.due(steps):
-                    self._write_checkpoint(schedule, self._save_coordinator())
+                    self._write_checkpoint(schedule, self._save_coordinator(), self._server.save)
                     busy = True
             if busy:
                 idleness.begin()
@@ -335,14 +337,12 @@ class Learner:
         self._counts.synchronise()
         return self._coordinator.futures.save().result()  # a plain call is given up a second after the stop
 
-    def _write_checkpoint(self, schedule: checkpoints.Schedule, coordinator: dict[str, Any]) -> None:
+    def _write_checkpoint(
+        self, schedule: checkpoints.Schedule, coordinator: dict[str, Any], save_replay: Callable[[], Any]
+    ) -> None:
         schedule.write(
             coordinator["counts"].get("actor_steps", 0),
-            lambda: {
-                "learner": self._learner.save(),
-                "coordinator": coordinator,
-                "replay": self._server.save() if self._has_server else self._server.futures.save().result(),
-            },
+            lambda: {"learner": self._learner.save(), "coordinator": coordinator, "replay": save_replay()},
         )
 
     def _finish(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
@@ -351,7 +351,7 @@ class Learner:
         self._counts.synchronise()
         if self._experiment.evaluation is not None:
             if schedule is not None:  # an evaluation may take long
-                self._write_checkpoint(schedule, self._save_coordinator())
+                self._write_checkpoint(schedule, self._save_coordinator(), self._server.save)
             self._watchdog.done("the last evaluation")
             self._coordinator.ask_for_last_evaluation()
             while self._counts.synchronise() == "evaluating" and not self._stop.wait(_POLL_SECONDS):
@@ -367,18 +367,44 @@ class Learner:
             self._coordinator.finish()
 
     def _leave_off(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
-        """Writes a checkpoint, and the results so far."""
+        """Writes a checkpoint and the results so far, one of them also where the other cannot be written."""
         state = self._save_coordinator()  # Launchpad's own launchers stop the coordinator at the same time
+        saved = self._save_replay(schedule)
+        self._learner.close()
+        writes = [
+            lambda: self._write_last_checkpoint(schedule, state, saved),
+            lambda: self._write_results(plan, directory, state),
+        ]
+        if (
+            not saved.done()
+        ):  # a replay elsewhere saves meanwhile; where it has died or takes too long, it never answers
+            writes.reverse()
+        with contextlib.ExitStack() as stack:
+            for write in reversed(writes):
+                stack.callback(write)
+
+    def _save_replay(self, schedule: checkpoints.Schedule | None) -> concurrent.futures.Future[Any]:
+        """Begins to save the replay, if checkpoints are written; one in this process has been saved then."""
+        if schedule is not None and not self._has_server:
+            return self._server.futures.save()
+        saved: concurrent.futures.Future[Any] = concurrent.futures.Future()
         try:
-            if schedule is not None:
-                self._write_checkpoint(schedule, state)
-                launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
+            saved.set_result(None if schedule is None else self._server.save())
+        except Exception as error:
+            saved.set_exception(error)
+        return saved
+
+    def _write_last_checkpoint(
+        self, schedule: checkpoints.Schedule | None, state: dict[str, Any], saved: concurrent.futures.Future[Any]
+    ) -> None:
+        if schedule is None:
+            return
+        try:
+            self._write_checkpoint(schedule, state, lambda: stopping.answer(saved, self._server))
         except Exception as error:
             launching.say(f"The learner could not write its last checkpoint: {type(error).__name__}: {error}")
             raise
-        finally:
-            self._learner.close()
-            self._write_results(plan, directory, state)
+        launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
 
     def _write_results(
         self, plan: parts.Plan, directory: pathlib.Path, state: dict[str, Any]

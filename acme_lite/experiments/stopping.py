@@ -2,14 +2,39 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 from acme_lite import launching, replay
+from acme_lite.launching import calls
 
 _POLL_SECONDS = 0.2
+_GONE_SECONDS = 2.0
+
+
+def answer(future: concurrent.futures.Future[Any], server: Any) -> Any:
+    """Waits for a node's answer while the program stops: as long as something listens there, since nobody comes back.
+
+    Raises:
+        ProgramStoppedError: the node is gone.
+    """
+    heard = time.monotonic()
+    while True:
+        try:
+            return future.result(_POLL_SECONDS)
+        except concurrent.futures.TimeoutError:
+            if future.done():
+                return future.result()  # perhaps the node's own TimeoutError
+        if calls.is_served(server):
+            heard = time.monotonic()
+        elif time.monotonic() - heard > _GONE_SECONDS:
+            future.cancel()
+            raise launching.ProgramStoppedError(f"the program stops, and nobody is left to answer ({server})")
 
 
 def flush(writer: replay.Writer, stop: threading.Event) -> None:

@@ -323,6 +323,11 @@ class _Futures:
         return functools.partial(self._submit, name)
 
 
+def is_served(client: Client) -> bool:
+    """Returns whether something listens where a client's calls go."""
+    return is_listening(client._settings[0])
+
+
 def connect(
     address: str, token: str, *, timeout_seconds: float = 300.0, stopping: threading.Event | None = None
 ) -> Client:

@@ -238,7 +238,7 @@ def test_a_learner_that_is_killed_ends_the_program(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_replay_that_is_killed_too_often_ends_the_program(tmp_path):
+def test_a_replay_that_is_killed_too_often_ends_the_program_with_what_there_is(tmp_path):
     shown = programs.Shown()
 
     def harm():
@@ -250,6 +250,10 @@ def test_a_replay_that_is_killed_too_often_ends_the_program(tmp_path):
     with programs.beside(harm), died:
         launch(program, tmp_path, shown, replay=launching.NodePolicy(stop_stage=2))
     assert not programs.nodes()
+    assert "did not stop in time" not in shown.getvalue()
+    assert "The learner could not write its last checkpoint: ProgramStoppedError" in shown.getvalue()
+    assert (tmp_path / "run" / "learning_curve.png").exists()  # and older checkpoints, to go on from
+    assert checkpointing.Checkpoints(tmp_path / "run" / "checkpoints").names()
 
 
 class FailingEnvironment(testing.MemoryEnvironment):

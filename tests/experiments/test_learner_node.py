@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 import types
@@ -69,24 +70,43 @@ def test_the_minute_begins_when_a_replay_that_was_away_is_back():
     assert idleness.ends()
 
 
-def test_a_checkpoint_that_cannot_be_written_as_the_program_stops_is_told_and_the_results_are_written(
-    monkeypatch, capsys
-):
-    written = []
+@pytest.fixture
+def leaving(monkeypatch):
+    """A learner that leaves off, and what it writes."""
     learner = object.__new__(nodes.Learner)
-    learner._learner = types.SimpleNamespace(close=lambda: written.append("learner"))
+    learner.written = []
+    learner._learner = types.SimpleNamespace(close=lambda: learner.written.append("learner"))
+    learner._has_server, learner._server = True, types.SimpleNamespace(save=lambda: "replay")
     monkeypatch.setattr(learner, "_save_coordinator", lambda: "state")
-    monkeypatch.setattr(learner, "_write_results", lambda plan, directory, state: written.append(state))
+    monkeypatch.setattr(learner, "_write_results", lambda plan, directory, state: learner.written.append(state))
+    return learner
 
-    def write_checkpoint(schedule, coordinator):
-        assert coordinator == "state"
+
+def test_a_checkpoint_that_cannot_be_written_as_the_program_stops_is_told_and_the_results_are_written(
+    leaving, monkeypatch, capsys
+):
+    def write_checkpoint(schedule, coordinator, save_replay):
+        assert coordinator == "state" and save_replay() == "replay"
         raise OSError("no such disk")
 
-    monkeypatch.setattr(learner, "_write_checkpoint", write_checkpoint)
+    monkeypatch.setattr(leaving, "_write_checkpoint", write_checkpoint)
     with pytest.raises(OSError, match="no such disk"):
-        learner._leave_off(None, None, always_due())
-    assert written == ["learner", "state"]
+        leaving._leave_off(None, None, always_due())
+    assert leaving.written == ["learner", "state"]
     assert "The learner could not write its last checkpoint: OSError: no such disk" in capsys.readouterr().out
+
+
+def test_a_replay_that_has_died_for_good_costs_the_last_checkpoint_but_not_the_results(leaving, monkeypatch, capsys):
+    monkeypatch.setattr(stopping, "_GONE_SECONDS", 0.1)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        leaving._server = launching.connect(f"127.0.0.1:{nobody.getsockname()[1]}", "token", timeout_seconds=30.0)
+        leaving._has_server = False
+        monkeypatch.setattr(leaving, "_write_checkpoint", lambda schedule, coordinator, save_replay: save_replay())
+        with pytest.raises(launching.ProgramStoppedError, match="nobody is left to answer"):
+            leaving._leave_off(None, None, always_due())
+    assert leaving.written == ["learner", "state"]
+    assert "could not write its last checkpoint: ProgramStoppedError: the program stops" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("error", [ClosedError("closed"), launching.ProgramStoppedError("stopped")])
@@ -140,11 +160,11 @@ def learn(monkeypatch, phases, schedule, *, has_more=False, state=None):
     monkeypatch.setattr(nodes, "_SETTLE_SECONDS", 0.05)
     learner = object.__new__(nodes.Learner)
     learner._counts, learner._stop, learner._has_server = Counts(*phases), threading.Event(), False
-    learner._server = types.SimpleNamespace(can_sample=lambda: has_more)
+    learner._server = types.SimpleNamespace(can_sample=lambda: has_more, save=None)
     learner._learner = types.SimpleNamespace(save=lambda: state)
     monkeypatch.setattr(learner, "_report", lambda steps: None)
     monkeypatch.setattr(learner, "_save_coordinator", lambda: "state")
-    monkeypatch.setattr(learner, "_write_checkpoint", lambda schedule, coordinator: time.sleep(0.1))
+    monkeypatch.setattr(learner, "_write_checkpoint", lambda schedule, coordinator, save_replay: time.sleep(0.1))
     learner._learn(types.SimpleNamespace(ready=lambda: False), schedule)
     return learner._counts.phases
 
