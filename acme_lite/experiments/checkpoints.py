@@ -32,9 +32,15 @@ def can_resume(settings: config.CheckpointConfig | None, config_hash: str, run_d
     return settings is not None and bool(open_checkpoints(settings, config_hash, run_directory).names())
 
 
-def include_replay(settings: config.CheckpointConfig | None, contents: replay.Replay) -> bool:
-    """Returns whether checkpoints hold the contents of the replay."""
-    return settings is not None and settings.include_replay and contents.info().num_bytes <= settings.max_replay_bytes
+def why_left_out(settings: config.CheckpointConfig | None, contents: replay.Replay) -> str:
+    """Returns why no checkpoint holds the contents of the replay; "" if checkpoints hold them."""
+    if settings is None:
+        return "no checkpoints are written"
+    if not settings.include_replay:
+        return "CheckpointConfig.include_replay is False"
+    if contents.info().num_bytes <= settings.max_replay_bytes:
+        return ""
+    return f"the replay is greater than CheckpointConfig.max_replay_bytes = {settings.max_replay_bytes:,}"
 
 
 def _check_directory(named: str | pathlib.Path, directory: pathlib.Path) -> None:

@@ -109,7 +109,9 @@ class ReplayService:
             self._take_over(left)
             self.keep_record()
             lost = left.num_inserts - self._record.num_inserts
-            source = "from its last checkpoint" if self._record.num_inserts else "empty, since there is no checkpoint"
+            source = f"empty, since {self.why_left_out() or 'there is no checkpoint'}"
+            if self._record.num_inserts:
+                source = "from its last checkpoint"
             launching.say(f"The replay was started again {source}; at least {max(lost, 0):,} inserted items are lost.")
 
     @property
@@ -117,16 +119,25 @@ class ReplayService:
         """The replay itself, for those in its process."""
         return self._replay
 
-    def open(self, directory: str, checkpoint: dict[str, pathlib.Path] | None) -> None:
-        """Starts the server, with the contents of a checkpoint if one is given; does nothing where it runs."""
+    def open(self, directory: str, checkpoint: dict[str, pathlib.Path] | None) -> bool:
+        """Starts the server, with the contents of a checkpoint if one is given; does nothing where it runs.
+
+        Returns:
+            Whether it was started.
+        """
         with self._lock:
             if self._replay is not None:
-                return
+                return False
             parts.remove_server_files(pathlib.Path(directory))
             record = coordination.ReplayRecord(directory, checkpoint)
             self._coordinator.keep_replay(record)
             self._start(record)
         self.keep_record()
+        return True
+
+    def why_left_out(self) -> str:
+        """Returns why checkpoints do not hold the replay, which has been opened; "" if they do."""
+        return checkpoints.why_left_out(self._program.experiment.checkpointing, self._replay)
 
     def _take_over(self, left: coordination.ReplayRecord) -> None:
         gone = left.checkpoint is None or not left.checkpoint["checkpoint"].exists()
@@ -153,7 +164,7 @@ class ReplayService:
 
     def save(self) -> dict[str, pathlib.Path] | None:
         """Writes a checkpoint; returns where, or None if the experiment's checkpoints leave the replay out."""
-        if not checkpoints.include_replay(self._program.experiment.checkpointing, self._replay):
+        if self.why_left_out():
             return None
         with self._saving:  # whoever asked before may have given up since, and asks again
             checkpoint = self._replay.save()
@@ -255,7 +266,7 @@ class Learner:
             stack.callback(directory.close)
             schedule, state = _open_schedule(experiment, directory, description)
             self._watchdog.done("the replay to open")
-            self._server.open(str(directory.path), None if state is None else state["replay"])
+            self._open_replay(directory.path, state)
             had_begun = self._coordinator.start(str(directory.path), None if state is None else state["coordinator"])
             if had_begun and state is None:
                 launching.say("The learner was started again without a checkpoint: it begins anew.")
@@ -289,6 +300,15 @@ class Learner:
         if under_way:
             return run_directory.open_run_directory(under_way, description, can_resume=lambda path: True)
         return identity.open_directory(self._experiment, description)
+
+    def _open_replay(self, directory: pathlib.Path, state: dict[str, Any] | None) -> None:
+        """Opens the replay where it does not run yet, and says what of it is lost, and will be."""
+        opened = self._server.open(str(directory), None if state is None else state["replay"])
+        if opened and state is not None and state["replay"] is None:
+            launching.say("The replay begins empty: the checkpoint leaves it out.")
+        reason = "" if self._experiment.checkpointing is None else self._server.why_left_out()
+        if reason:
+            launching.say(f"Checkpoints leave the replay out, since {reason}.")
 
     def _learn(self, dataset: replay.Dataset, schedule: checkpoints.Schedule | None) -> None:
         """Learns until all steps are made and samples have caught up, or the program stops."""

@@ -163,10 +163,8 @@ class _Run:
         if settings is None:
             return ""
         checkpointing.flatten(self._parts.save(include_replay=False))
-        if checkpoints.include_replay(settings, self._parts.replay) or not settings.include_replay:
-            return ""
-        most = settings.max_replay_bytes
-        return f"the replay is greater than CheckpointConfig.max_replay_bytes = {most:,}; checkpoints leave it out."
+        reason = checkpoints.why_left_out(settings, self._parts.replay)
+        return f"checkpoints leave the replay out, since {reason}." if reason else ""
 
     def resume(self) -> str:
         """Goes on from the newest checkpoint that is whole; returns a line to print."""
@@ -187,11 +185,12 @@ class _Run:
         )
         self._parts.dataset.seconds, self._schedule.seconds = seconds["sampling"], seconds["checkpointing"]
         self._start = time.perf_counter() - seconds["total"]
-        return f"goes on after environment step {self._loop.steps:,}, from {path}."
+        replay = "; the replay begins empty" if state["parts"]["replay"] is None else ""
+        return f"goes on after environment step {self._loop.steps:,}, from {path}{replay}."
 
     def save(self) -> dict[str, Any]:
         """Returns the state of the whole run between two steps, and changes nothing."""
-        include_replay = checkpoints.include_replay(self._experiment.checkpointing, self._parts.replay)
+        include_replay = not checkpoints.why_left_out(self._experiment.checkpointing, self._parts.replay)
         return {
             "parts": self._parts.save(include_replay=include_replay),
             "logs": self._logs.save(),

@@ -173,7 +173,7 @@ def test_a_replay_that_is_killed_twice(tmp_path, builder, checkpointing):
         result = launch(program, tmp_path, shown)
     assert not re.search("(actor|learner)/. died", shown.getvalue())
     if checkpointing is None:
-        assert "empty, since there is no checkpoint" in shown.getvalue()
+        assert "empty, since no checkpoints are written" in shown.getvalue()
     assert result["counts"]["actor_steps"] == 1_500
     assert result["counts"]["learner_steps"] >= 30
 

@@ -169,6 +169,30 @@ def learn(monkeypatch, phases, schedule, *, has_more=False, state=None):
     return learner._counts.phases
 
 
+@pytest.mark.parametrize(
+    ("started", "state", "said"),
+    [
+        (True, None, "Checkpoints leave the replay out, since it is too great.\n"),
+        (
+            True,
+            {"replay": None},
+            "The replay begins empty: the checkpoint leaves it out.\n"
+            "Checkpoints leave the replay out, since it is too great.\n",
+        ),
+        (False, {"replay": None}, "Checkpoints leave the replay out, since it is too great.\n"),
+    ],
+    ids=["begun", "resumed", "learner_restarted"],
+)
+def test_a_replay_that_checkpoints_leave_out_is_told_of(tmp_path, capsys, started, state, said):
+    learner = object.__new__(nodes.Learner)
+    learner._experiment = types.SimpleNamespace(checkpointing=experiments.CheckpointConfig())
+    learner._server = types.SimpleNamespace(
+        open=lambda directory, checkpoint: started, why_left_out=lambda: "it is too great"
+    )
+    learner._open_replay(tmp_path, state)
+    assert capsys.readouterr().out == said
+
+
 def always_due():
     return types.SimpleNamespace(due=lambda steps: True)
 

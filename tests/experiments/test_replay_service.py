@@ -44,7 +44,8 @@ class Program:
         self._replay = nodes.ReplayService(self, self, self._coordinator)
         return self._replay
 
-    def open(self, directory):
+    def open(self, directory, **settings):
+        self.experiment.checkpointing = experiments.CheckpointConfig(**settings)
         service = self.start()
         service.open(str(directory), None)
         return service
@@ -142,6 +143,22 @@ def test_it_says_so_where_all_checkpoints_are_damaged(make_program, tmp_path):
     damage(saved)
     with pytest.raises(checkpointing.CheckpointError, match="None of the run's checkpoints can be read"):
         program.start()
+
+
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        ({"max_replay_bytes": 1_000}, "the replay is greater than CheckpointConfig.max_replay_bytes = 1,000"),
+        ({"include_replay": False}, "CheckpointConfig.include_replay is False"),
+    ],
+)
+def test_it_says_why_there_is_no_checkpoint_to_go_on_from(make_program, tmp_path, capsys, settings, reason):
+    program = make_program()
+    service = program.open(tmp_path, **settings)
+    insert(service, 2)
+    assert service.save() is None
+    program.start()
+    assert f"started again empty, since {reason}; at least 2 inserted items" in capsys.readouterr().out
 
 
 def damage(checkpoint):
