@@ -8,7 +8,7 @@ import dataclasses
 import pathlib
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -33,6 +33,7 @@ _runtime.load_python_library()
 lp = _runtime.import_extra("launchpad", "distributed", "A distributed program")
 
 from acme_lite import launching  # noqa: E402 - imports Launchpad, which needs Python's library
+from acme_lite.launching import calls  # noqa: E402 - likewise
 
 PATIENCE_SECONDS = 86_400.0
 """How long to wait for a limiter, a server or a node that is away; meanwhile the watchdog says so."""
@@ -45,6 +46,7 @@ _POLL_SECONDS = 0.2
 _SETTLE_SECONDS = 1.0
 _IDLE_SECONDS = 60.0
 _NAP_SECONDS = 0.001
+_LAST_CALL_SECONDS = 5.0  # of the 15 in which a node must stop
 _FIRST_WAIT = "the learner to begin the run"
 _MAKING = "its environment to be made"
 
@@ -235,9 +237,11 @@ class Learner:
     """The node `learner`."""
 
     def __init__(self, program: ProgramSettings, address: Any, server: Any, coordinator: Any):
-        self._program, self._address, self._coordinator = program, address, coordinator
+        # What the counter answers once the program stops stands in the last checkpoint and in the results.
+        self._coordinator = calls.patient(coordinator, _LAST_CALL_SECONDS)
+        self._program, self._address = program, address
         self._has_server = server is None
-        self._server: Any = ReplayService(program, address, coordinator) if server is None else server
+        self._server: Any = ReplayService(program, address, self._coordinator) if server is None else server
         self._experiment = program.experiment
         self._stop = lp.stop_event()
         self._ready = threading.Event()
@@ -286,12 +290,15 @@ class Learner:
                 self._learner.restore(state["learner"])
             self._ready.set()  # actors and evaluator wait for the variables
             self._watchdog.done("the first samples")
+            last: dict[str, Any] = {}
             with stopping.until_stop(self._stop):
                 self._learn(dataset, schedule)
+                if not self._stop.is_set():
+                    last = self._end(schedule)
             if self._stop.is_set():
                 self._leave_off(plan, directory.path, schedule)
             else:
-                self._finish(plan, directory.path, schedule)
+                self._finish(plan, directory.path, schedule, last)
         lp.stop()  # Launchpad's own launchers do not end when a node has finished
 
     def _open_directory(self, description: dict[str, Any]) -> run_directory.RunDirectory:
@@ -355,7 +362,7 @@ class Learner:
     def _save_coordinator(self) -> dict[str, Any]:
         """Returns the coordinator's state, with all counts of this node."""
         self._counts.synchronise()
-        return self._coordinator.futures.save().result()  # a plain call is given up a second after the stop
+        return self._coordinator.save()
 
     def _write_checkpoint(
         self, schedule: checkpoints.Schedule, coordinator: dict[str, Any], save_replay: Callable[[], Any]
@@ -365,8 +372,8 @@ class Learner:
             lambda: {"learner": self._learner.save(), "coordinator": coordinator, "replay": save_replay()},
         )
 
-    def _finish(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
-        """Waits for the last evaluation, and writes the results."""
+    def _end(self, schedule: checkpoints.Schedule | None) -> dict[str, Any]:
+        """Waits for the last evaluation, and returns the coordinator's last state, with the counts of the tables."""
         self._learner.close()
         self._counts.synchronise()
         if self._experiment.evaluation is not None:
@@ -380,6 +387,16 @@ class Learner:
         state = self._save_coordinator()
         for name, table in self._server.tables().items():
             state["counts"] |= {f"{name}_inserts": table.num_inserts, f"{name}_samples": table.num_samples}
+        return state
+
+    def _finish(
+        self,
+        plan: parts.Plan,
+        directory: pathlib.Path,
+        schedule: checkpoints.Schedule | None,
+        state: dict[str, Any],
+    ) -> None:
+        """Writes the results, and removes what they take the place of."""
         if self._write_results(plan, directory, state).finished:
             if schedule is not None:
                 schedule.clear()
@@ -388,7 +405,8 @@ class Learner:
 
     def _leave_off(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
         """Writes a checkpoint and the results so far, one of them also where the other cannot be written."""
-        state = self._save_coordinator()  # Launchpad's own launchers stop the coordinator at the same time
+        with _telling("its last checkpoint and the results"):
+            state = self._save_coordinator()  # Launchpad's own launchers stop the coordinator at the same time
         saved = self._save_replay(schedule)
         self._learner.close()
         writes = [
@@ -419,11 +437,8 @@ class Learner:
     ) -> None:
         if schedule is None:
             return
-        try:
+        with _telling("its last checkpoint"):
             self._write_checkpoint(schedule, state, lambda: stopping.answer(saved, self._server))
-        except Exception as error:
-            launching.say(f"The learner could not write its last checkpoint: {type(error).__name__}: {error}")
-            raise
         launching.say("The learner has written a checkpoint: started again, the program goes on from here.")
 
     def _write_results(
@@ -450,6 +465,16 @@ class Learner:
         outputs.write_result(result, parts.make_evaluation_policy(plan), plan.spec)
         launching.say(outputs.summary(result, curve))
         return result
+
+
+@contextlib.contextmanager
+def _telling(what: str) -> Iterator[None]:
+    """Says what could not be written, and why: a learner that fails as the program stops may not be heard."""
+    try:
+        yield
+    except Exception as error:
+        launching.say(f"The learner could not write {what}: {type(error).__name__}: {error}")
+        raise
 
 
 def _open_schedule(

@@ -203,9 +203,16 @@ class Client:
     Signal handlers run while a call waits, and an exception that they raise (Ctrl-C) ends it. Use `connect`.
     """
 
-    def __init__(self, address: str, token: str, timeout_seconds: float, stopping: threading.Event | None):
+    def __init__(
+        self,
+        address: str,
+        token: str,
+        timeout_seconds: float,
+        stopping: threading.Event | None,
+        stopping_seconds: float = _STOPPING_SECONDS,
+    ):
         self._settings = (address, token, timeout_seconds)
-        self._stopping = stopping
+        self._stopping, self._stopping_seconds = stopping, stopping_seconds
         host, port = host_and_port(address)
         self._channel = grpc.insecure_channel(f"{host}:{port}", options=_OPTIONS)
         self._rpc = self._channel.unary_unary(_METHOD)
@@ -247,7 +254,7 @@ class Client:
                     _LOGGER.warning("%s (for %.0f s so far)", self._waited_for(name), now - started)
                 if self._stopping is not None and self._stopping.is_set():
                     stop_seen = stop_seen or now
-                    if now - stop_seen > _STOPPING_SECONDS:
+                    if now - stop_seen > self._stopping_seconds:
                         raise ProgramStoppedError(f"the program stops; {self._waited_for(name)}")
         finally:
             future.cancel()
@@ -321,6 +328,11 @@ class _Futures:
         if name.startswith("_"):
             raise AttributeError(f"names with an underscore are not served: {name!r}")
         return functools.partial(self._submit, name)
+
+
+def patient(client: Client, stopping_seconds: float) -> Client:
+    """Returns a client of the same object whose calls may take so long, and not a second, once the program stops."""
+    return Client(*client._settings, client._stopping, stopping_seconds)
 
 
 def is_served(client: Client) -> bool:

@@ -109,6 +109,68 @@ def test_a_replay_that_has_died_for_good_costs_the_last_checkpoint_but_not_the_r
     assert "could not write its last checkpoint: ProgramStoppedError: the program stops" in capsys.readouterr().out
 
 
+class SlowCoordinator(coordination.Coordinator):
+    """Takes two seconds for a report once the program stops."""
+
+    def __init__(self, stop):
+        super().__init__(100)
+        self._stop = stop
+
+    def report(self, *args, **kwargs):
+        if self._stop.is_set():
+            time.sleep(2.0)
+        return super().report(*args, **kwargs)
+
+
+@pytest.fixture
+def stop(monkeypatch):
+    made = threading.Event()
+    monkeypatch.setattr(nodes.lp, "stop_event", lambda: made)
+    return made
+
+
+@pytest.fixture
+def served(stop):
+    """A client of a slow coordinator, and its server."""
+    coordinator = SlowCoordinator(stop)
+    coordinator.start("run", None)
+    server = launching.Server(coordinator, "127.0.0.1:0", "token")
+    yield launching.connect(server.address, "token", timeout_seconds=60.0, stopping=stop), server
+    server.stop()
+
+
+def make_learner(monkeypatch, coordinator):
+    """Returns a learner that notes what it writes."""
+    learner = nodes.Learner(types.SimpleNamespace(experiment=None), None, types.SimpleNamespace(), coordinator)
+    learner._counts = coordination.Counts(learner._coordinator)
+    learner._learner = types.SimpleNamespace(close=lambda: None)
+    learner._has_server, learner._server.save = True, lambda: "replay"
+    learner.written = []
+    for name in ("_write_checkpoint", "_write_results"):
+        monkeypatch.setattr(learner, name, lambda *args, name=name: learner.written.append(name))
+    return learner
+
+
+def test_a_slow_counter_costs_a_program_that_stops_neither_checkpoint_nor_results(monkeypatch, stop, served):
+    learner = make_learner(monkeypatch, served[0])
+    learner._counts.counter.increment(learner_steps=3)
+    stop.set()
+    learner._leave_off(None, None, always_due())
+    assert learner.written == ["_write_checkpoint", "_write_results"]
+    assert learner._counts.counter.get_counts() == {"learner_steps": 3}
+
+
+def test_it_is_told_where_the_counter_is_gone_when_a_program_stops(monkeypatch, stop, served, capsys):
+    monkeypatch.setattr(nodes, "_LAST_CALL_SECONDS", 0.1)
+    client, server = served
+    learner = make_learner(monkeypatch, client)
+    server.stop()
+    stop.set()
+    with pytest.raises(launching.ProgramStoppedError):
+        learner._leave_off(None, None, always_due())
+    assert "could not write its last checkpoint and the results: ProgramStoppedError" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("error", [ClosedError("closed"), launching.ProgramStoppedError("stopped")])
 def test_what_the_stop_interrupts_ends_and_everything_else_is_an_error(error):
     stop = threading.Event()
