@@ -539,7 +539,12 @@ class Actor:
             is_queue = any(isinstance(table.limiter, replay.Queue) for table in plan.tables)
             flush = (lambda: stopping.flush(writer, self._stop)) if is_queue else None
             time_split = timing.ActorTimeSplit(loop, counts, time_logger)
-            self._act(loop, counts, flush, time_split)
+            try:
+                self._act(loop, counts, flush, time_split)
+            except replay.ClosedError:  # by the stop, in the middle of a step; those before it are to be counted
+                if not self._stop.is_set():
+                    raise
+            self._report(loop, counts, time_split)
             time_split.log()
 
     def _act(
