@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import concurrent.futures
 import dataclasses
 import pathlib
 import threading
@@ -121,6 +122,10 @@ class Coordinator:
         """See `StepBudget.lease`."""
         return self._budget.lease(actor, num_steps)
 
+    def renew(self, actor: int) -> None:
+        """Takes note that an actor is there, so that its lease goes on."""
+        self._budget.renew(actor, 0)
+
     def report(
         self, counts: dict[str, int], episodes: Sequence[tuple[int, float]] = (), *, actor: int | None = None
     ) -> Progress:
@@ -214,6 +219,21 @@ def describe(coordinator: Any) -> str:
         return future.result(_DESCRIPTION_SECONDS)
     finally:
         future.cancel()
+
+
+class Heartbeat:
+    """Tells the coordinator that an actor is there, however long it waits in a step; called now and then, never waits.
+
+    Otherwise others would make the steps of an actor that a limiter holds up, and it would make them later.
+    """
+
+    def __init__(self, coordinator: Any, actor: int):
+        self._coordinator, self._actor = coordinator, actor
+        self._sent: concurrent.futures.Future[None] | None = None
+
+    def __call__(self) -> None:
+        if self._sent is None or self._sent.done():  # one is enough where the coordinator is away
+            self._sent = self._coordinator.futures.renew(self._actor)
 
 
 class Counts:

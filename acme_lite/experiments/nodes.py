@@ -81,7 +81,9 @@ class ProgramSettings:
         """Returns a seed that derives from the experiment's and from what it is for."""
         return int(np.random.SeedSequence((self.experiment.seed, *what)).generate_state(1)[0] // 2)
 
-    def watch(self, name: str, coordinator: Any, waits_for: str) -> Watchdog:
+    def watch(
+        self, name: str, coordinator: Any, waits_for: str, *, beat: Callable[[], None] = lambda: None
+    ) -> Watchdog:
         """Returns a watchdog of this thread."""
         return Watchdog(
             name,
@@ -89,6 +91,7 @@ class ProgramSettings:
             seconds=self.watchdog_seconds,
             say=launching.say,
             describe=lambda: coordination.describe(coordinator),
+            beat=beat,
         )
 
 
@@ -504,7 +507,10 @@ class Actor:
     def run(self) -> None:
         program, experiment, index = self._program, self._program.experiment, self._index
         with stopping.quiet_end(self._stop), contextlib.ExitStack() as stack:
-            self._watchdog = stack.enter_context(program.watch(f"Actor {index}", self._coordinator, _FIRST_WAIT))
+            beat = coordination.Heartbeat(self._coordinator, index)
+            self._watchdog = stack.enter_context(
+                program.watch(f"Actor {index}", self._coordinator, _FIRST_WAIT, beat=beat)
+            )
             registered = coordination.register(self._coordinator, f"actor_{index}", self._stop)
             if registered is None:
                 return
@@ -572,7 +578,7 @@ class Actor:
                         flush()
                 if loop.finished:
                     counts.episodes += [(counts.actor_steps, one.episode_return) for one in loop.finished]
-                # By time: an episode may take hours, and whoever counts nothing loses its lease.
+                # By time: an episode may take hours.
                 if counts.due():
                     self._report(loop, counts, time_split)
             self._report(loop, counts, time_split)

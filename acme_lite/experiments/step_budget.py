@@ -14,8 +14,8 @@ class StepBudget:
 
     An actor makes the steps of its lease, counting them by and by, and only then asks for the next one. Asking again
     gives back what was left of the last lease: an actor that died and was started again makes the steps that its
-    predecessor did not count. A lease that no count has followed for `lease_seconds` goes to others, since its actor
-    may never come back. Safe from several threads.
+    predecessor did not count. A lease that no sign of its actor has followed for `lease_seconds` goes to others, since
+    the actor may never come back. Safe from several threads.
     """
 
     def __init__(
@@ -31,8 +31,7 @@ class StepBudget:
         Args:
             num_steps: environment steps of the run, at least 1.
             counter: counts `actor_steps`; what it has counted already is spent.
-            lease_seconds: how long a lease lasts from one count to the next, greater than 0; longer than the slowest
-                actor takes for a step.
+            lease_seconds: how long a lease lasts from one `renew` to the next, greater than 0.
             clock: returns the time in seconds.
 
         Raises:
@@ -46,7 +45,9 @@ class StepBudget:
         self._counter = counter
         self._lease_seconds = lease_seconds
         self._clock = clock
-        self._leases: dict[int, tuple[int, float]] = {}  # actor -> (steps that are left of it, when it last counted)
+        self._leases: dict[
+            int, tuple[int, float]
+        ] = {}  # actor -> (steps that are left of it, when it was last renewed)
         self._lock = threading.Lock()
 
     def lease(self, actor: int, num_steps: int) -> int | None:
@@ -60,7 +61,7 @@ class StepBudget:
             left = self._num_steps - self._counter.get_counts().get("actor_steps", 0)
             if left <= 0:
                 return None
-            leased = sum(steps for steps, counted in self._leases.values() if now - counted < self._lease_seconds)
+            leased = sum(steps for steps, renewed in self._leases.values() if now - renewed < self._lease_seconds)
             granted = min(num_steps, max(left - leased, 0))
             if granted:
                 self._leases[actor] = (granted, now)

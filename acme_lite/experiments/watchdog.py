@@ -23,12 +23,21 @@ class Watchdog:
         seconds: how long it may wait before this is said, and said again.
         say: takes a message.
         describe: returns what else is of use, such as the limiter's counts, or raises if it does not know soon.
+        beat: called every tenth of that time, as a sign of the process's life; must not wait.
     """
 
     def __init__(
-        self, name: str, waits_for: str, *, seconds: float, say: Callable[[str], None], describe: Callable[[], str]
+        self,
+        name: str,
+        waits_for: str,
+        *,
+        seconds: float,
+        say: Callable[[str], None],
+        describe: Callable[[], str],
+        beat: Callable[[], None] = lambda: None,
     ):
         self._name, self._seconds, self._say, self._describe = name, seconds, say, describe
+        self._beat = beat
         self._done = waits_for, time.monotonic()
         self._watched = threading.get_ident()
         self._ended = threading.Event()
@@ -55,6 +64,7 @@ class Watchdog:
     def _watch(self) -> None:
         said = time.monotonic()
         while not self._ended.wait(self._seconds / 10):
+            self._beat()
             waits_for, since = self._done
             now = time.monotonic()
             if now - max(since, said) >= self._seconds:

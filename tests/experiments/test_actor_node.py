@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 import types
 
 import pytest
@@ -12,8 +13,8 @@ from acme_lite import _runtime
 _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
-from acme_lite import loggers  # noqa: E402  # after the check for Launchpad
-from acme_lite.experiments import coordination, nodes  # noqa: E402
+from acme_lite import launching, loggers  # noqa: E402  # after the check for Launchpad
+from acme_lite.experiments import coordination, nodes, step_budget  # noqa: E402
 from acme_lite.replay import ClosedError  # noqa: E402
 
 
@@ -70,6 +71,51 @@ def coordinator():
     made = coordination.Coordinator(100)
     made.start("run", None)
     return made
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+class Watched(coordination.Coordinator):
+    """Shares steps out by a clock of the test, and tells how often leases were renewed."""
+
+    def __init__(self, clock):
+        super().__init__(100)
+        self._budget = step_budget.StepBudget(100, self._counter, clock=clock)
+        self.renewals = 0
+
+    def renew(self, actor):
+        super().renew(actor)
+        self.renewals += 1
+
+
+def test_an_actor_that_waits_in_a_step_keeps_its_lease(run_actor):
+    clock, stop = Clock(), threading.Event()
+    coordinator = Watched(clock)
+    coordinator.start("run", None)
+    leased = []
+
+    def wait():
+        for _ in range(3):
+            clock.now += 250.0
+            renewals, until = coordinator.renewals, time.monotonic() + 20.0
+            while coordinator.renewals < renewals + 2 and time.monotonic() < until:  # one may have begun before
+                time.sleep(0.01)
+            leased.append(coordinator.lease(1, 100))
+        stop.set()
+        raise ClosedError("the stop has closed the replay")
+
+    server = launching.Server(coordinator, "127.0.0.1:0", "token")
+    try:
+        client = launching.connect(server.address, "token", timeout_seconds=60.0)
+        run_actor(client, stop, wait, watchdog_seconds=0.5)
+    finally:
+        server.stop()
+    assert leased == [0, 0, 0]
 
 
 def test_steps_before_one_that_the_stop_interrupts_are_counted(run_actor, coordinator):
