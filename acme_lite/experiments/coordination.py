@@ -69,8 +69,9 @@ class ReplayRecord:
 class Coordinator:
     """The node `counter`: what has been done, and who may do more.
 
-    Actors wait until the learner has called `start`. When all steps are made the learner ends learning, calls
-    `ask_for_last_evaluation`, and `finish` once it has been made. Until then the evaluator stays.
+    Actors wait until the learner has called `start`; whoever counts, leases or saves before that knows of a run whose
+    counts a counter before this one has lost, and gets an error. When all steps are made the learner ends learning,
+    calls `ask_for_last_evaluation`, and `finish` once it has been made. Until then the evaluator stays.
     """
 
     def __init__(self, max_num_actor_steps: int):
@@ -120,6 +121,8 @@ class Coordinator:
 
     def lease(self, actor: int, num_steps: int) -> int | None:
         """See `StepBudget.lease`."""
+        with self._lock:
+            self._check_started()
         return self._budget.lease(actor, num_steps)
 
     def renew(self, actor: int) -> None:
@@ -135,8 +138,12 @@ class Coordinator:
             counts: what to add to the counts.
             episodes: training episodes that have ended: steps counted by then, and return.
             actor: whose lease goes on; None if the node is no actor.
+
+        Raises:
+            RuntimeError: the run has not been started, or its counts are lost.
         """
         with self._lock:
+            self._check_started()
             total = self._counter.increment(**counts)
             self._training[0].extend(steps for steps, _ in episodes)
             self._training[1].extend(value for _, value in episodes)
@@ -153,6 +160,14 @@ class Coordinator:
         with self._lock:
             return self._advance()
 
+    def _check_started(self) -> None:
+        # Nodes come here only once the run has been started.
+        if self._phase == "starting":
+            raise RuntimeError(
+                "the counter was started again and has lost its counts: start the program again, and it goes on from "
+                "its last checkpoint, if it has one"
+            )
+
     def _advance(self) -> str:
         if self._phase == "acting" and self.get_counts().get("actor_steps", 0) >= self._max_num_actor_steps:
             self._phase = "learning"
@@ -161,6 +176,7 @@ class Coordinator:
     def ask_for_last_evaluation(self) -> None:
         """Asks the evaluator to evaluate the final policy, unless it has: a learner may die after that."""
         with self._lock:
+            self._check_started()
             if self._phase != "evaluated":
                 self._phase = "evaluating"
 
@@ -172,6 +188,7 @@ class Coordinator:
     def add_evaluation(self, steps: int, returns: tuple[float, ...], *, last: bool = False) -> None:
         """Takes the returns of one evaluation; the last one is that which was asked for."""
         with self._lock:
+            self._check_started()
             self._evaluations.append((steps, returns))
             if last:
                 self._phase = "evaluated"
@@ -200,6 +217,7 @@ class Coordinator:
     def save(self) -> dict[str, Any]:
         """Returns all counts, episodes (steps and returns) and evaluations, and how often nodes have been started."""
         with self._lock:
+            self._check_started()
             return {
                 "counts": self._counter.save(),
                 "incarnations": dict(self._incarnations),

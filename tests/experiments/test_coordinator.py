@@ -35,6 +35,24 @@ def test_a_report_brings_counts_and_episodes_together(coordinator):
     assert coordinator.lease(0, 100) is None
 
 
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda lost: lost.lease(0, 10),
+        lambda lost: lost.report({"actor_steps": 3}, actor=0),
+        lambda lost: lost.ask_for_last_evaluation(),
+        lambda lost: lost.add_evaluation(10, (1.0,), last=True),
+        lambda lost: lost.save(),
+    ],
+    ids=["lease", "report", "ask_for_last_evaluation", "add_evaluation", "save"],
+)
+def test_a_counter_that_was_started_again_ends_the_run_that_it_has_lost(ask):
+    lost = coordination.Coordinator(100)
+    with pytest.raises(RuntimeError, match="the counter was started again and has lost its counts"):
+        ask(lost)
+    assert lost.phase() == "starting" and lost.get_counts() == {}
+
+
 def test_what_an_actor_has_reported_of_its_lease_is_not_kept_back(coordinator):
     assert coordinator.lease(0, 80) == 80
     coordinator.report({"actor_steps": 50}, actor=0)

@@ -256,6 +256,20 @@ def test_a_replay_that_is_killed_too_often_ends_the_program_with_what_there_is(t
     assert checkpointing.Checkpoints(tmp_path / "run" / "checkpoints").names()
 
 
+@pytest.mark.slow
+def test_a_counter_that_is_killed_ends_the_program_also_where_it_is_started_again(tmp_path):
+    def harm():
+        wait_for_checkpoint(tmp_path)
+        programs.nodes()["counter/0"].kill()
+
+    program = programs.make(tmp_path, max_num_actor_steps=10**6, checkpointing=CHECKPOINTING, evaluation=None)
+    policy = dataclasses.replace(launching.DEFAULT_POLICIES["counter"], max_restarts=2)
+    died = pytest.raises(launching.NodeFailedError, match=r"(?s)node learner/0 failed.*has lost its counts")
+    with programs.beside(harm), died:
+        launch(program, tmp_path, programs.Shown(), counter=policy)
+    assert checkpointing.Checkpoints(tmp_path / "run" / "checkpoints").names() and not programs.nodes()
+
+
 class FailingEnvironment(testing.MemoryEnvironment):
     """Raises at one step, each time."""
 
