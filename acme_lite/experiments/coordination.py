@@ -177,7 +177,7 @@ class Coordinator:
         """Asks the evaluator to evaluate the final policy, unless it has: a learner may die after that."""
         with self._lock:
             self._check_started()
-            if self._phase != "evaluated":
+            if self._phase not in ("evaluated", "done"):
                 self._phase = "evaluating"
 
     def finish(self) -> None:

@@ -263,6 +263,15 @@ class Learner:
         return self._server.tables()
 
     def run(self) -> None:
+        under_way = self._coordinator.directory()
+        if under_way and run_directory.is_finished(under_way):
+            launching.say(f"The learner was started again after the run had finished in {under_way}.")
+            self._clear_up(pathlib.Path(under_way))
+        else:
+            self._run()
+        lp.stop()  # Launchpad's own launchers do not end when a node has finished
+
+    def _run(self) -> None:
         experiment, program = self._experiment, self._program
         description = program.describe()
         with contextlib.ExitStack() as stack:
@@ -301,8 +310,7 @@ class Learner:
             if self._stop.is_set():
                 self._leave_off(plan, directory.path, schedule)
             else:
-                self._finish(plan, directory.path, schedule, last)
-        lp.stop()  # Launchpad's own launchers do not end when a node has finished
+                self._finish(plan, directory.path, last)
 
     def _open_directory(self, description: dict[str, Any]) -> run_directory.RunDirectory:
         """Opens the run's directory; that of the run under way where this learner takes the place of one that died."""
@@ -392,19 +400,19 @@ class Learner:
             state["counts"] |= {f"{name}_inserts": table.num_inserts, f"{name}_samples": table.num_samples}
         return state
 
-    def _finish(
-        self,
-        plan: parts.Plan,
-        directory: pathlib.Path,
-        schedule: checkpoints.Schedule | None,
-        state: dict[str, Any],
-    ) -> None:
-        """Writes the results, and removes what they take the place of."""
+    def _finish(self, plan: parts.Plan, directory: pathlib.Path, state: dict[str, Any]) -> None:
+        """Writes the results, and ends the run if it has not been stopped meanwhile."""
         if self._write_results(plan, directory, state).finished:
-            if schedule is not None:
-                schedule.clear()
-            parts.remove_server_files(directory)
-            self._coordinator.finish()
+            self._clear_up(directory)
+
+    def _clear_up(self, directory: pathlib.Path) -> None:
+        """Removes what the results take the place of, and ends the run."""
+        settings = self._experiment.checkpointing
+        if settings is not None:
+            config_hash = run_directory.config_hash(self._program.describe())
+            checkpoints.open_checkpoints(settings, config_hash, directory).clear()
+        parts.remove_server_files(directory)
+        self._coordinator.finish()
 
     def _leave_off(self, plan: parts.Plan, directory: pathlib.Path, schedule: checkpoints.Schedule | None) -> None:
         """Writes a checkpoint and the results so far, one of them also where the other cannot be written."""

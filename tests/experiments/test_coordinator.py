@@ -79,6 +79,7 @@ def test_the_last_evaluation_is_made_once_however_often_the_learner_asks(coordin
     coordinator.ask_for_last_evaluation()  # a learner that has died after it, and comes back
     assert coordinator.phase() == "evaluated"
     coordinator.finish()
+    coordinator.ask_for_last_evaluation()
     assert coordinator.phase() == "done"
 
 

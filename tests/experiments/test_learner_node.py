@@ -15,7 +15,7 @@ _runtime.load_python_library()
 pytest.importorskip("launchpad", reason="programs need the extra 'distributed'")
 
 from acme_lite import experiments, launching  # noqa: E402  # after the check for Launchpad
-from acme_lite.experiments import coordination, nodes, stopping  # noqa: E402
+from acme_lite.experiments import coordination, nodes, run_directory, stopping  # noqa: E402
 from acme_lite.replay import ClosedError  # noqa: E402
 
 
@@ -169,6 +169,31 @@ def test_it_is_told_where_the_counter_is_gone_when_a_program_stops(monkeypatch, 
     with pytest.raises(launching.ProgramStoppedError):
         learner._leave_off(None, None, always_due())
     assert "could not write its last checkpoint and the results: ProgramStoppedError" in capsys.readouterr().out
+
+
+def test_a_learner_that_comes_back_after_the_run_has_finished_ends_it(monkeypatch, stop, tmp_path, capsys):
+    ended = threading.Event()
+    monkeypatch.setattr(nodes.lp, "stop", ended.set)
+    monkeypatch.setattr(nodes.ProgramSettings, "describe", lambda program: {})
+    directory = tmp_path / "run"
+    for leftover in ("reverb", "checkpoints/checkpoint-000001"):
+        (directory / leftover).mkdir(parents=True)
+    for name in (run_directory.CONFIG_FILE, run_directory.RESULT_FILE):
+        run_directory.write_json(directory / name, {})
+    coordinator = coordination.Coordinator(100)
+    coordinator.start(str(directory), None)
+    server = launching.Server(coordinator, "127.0.0.1:0", "token")
+    try:
+        client = launching.connect(server.address, "token", timeout_seconds=60.0, stopping=stop)
+        experiment = types.SimpleNamespace(checkpointing=experiments.CheckpointConfig(), directory=directory)
+        program = nodes.ProgramSettings(experiment, None, {}, 1, 0.5, watchdog_seconds=60.0)
+        nodes.Learner(program, None, types.SimpleNamespace(), client).run()
+    finally:
+        server.stop()
+    assert coordinator.phase() == "done" and ended.is_set()
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert {path.name for path in directory.iterdir()} == {run_directory.CONFIG_FILE, run_directory.RESULT_FILE}
+    assert "after the run had finished in" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("error", [ClosedError("closed"), launching.ProgramStoppedError("stopped")])
