@@ -114,9 +114,10 @@ class ReplayService:
             self._take_over(left)
             self.keep_record()
             lost = left.num_inserts - self._record.num_inserts
-            source = f"empty, since {self.why_left_out() or 'there is no checkpoint'}"
             if self._record.num_inserts:
                 source = "from its last checkpoint"
+            else:
+                source = f"empty, since {self.why_left_out() or 'there is no checkpoint'}"
             launching.say(f"The replay was started again {source}; at least {max(lost, 0):,} inserted items are lost.")
 
     @property
@@ -384,7 +385,10 @@ class Learner:
         )
 
     def _end(self, schedule: checkpoints.Schedule | None) -> dict[str, Any]:
-        """Waits for the last evaluation, and returns the coordinator's last state, with the counts of the tables."""
+        """Waits for the last evaluation; returns the coordinator's last state, with the counts of the tables.
+
+        What it returns once the program stops is of no use.
+        """
         self._learner.close()
         self._counts.synchronise()
         if self._experiment.evaluation is not None:
@@ -392,8 +396,9 @@ class Learner:
                 self._write_checkpoint(schedule, self._save_coordinator(), self._server.save)
             self._watchdog.done("the last evaluation")
             self._coordinator.ask_for_last_evaluation()
-            while self._counts.synchronise() == "evaluating" and not self._stop.wait(_POLL_SECONDS):
-                pass
+            while self._counts.synchronise() == "evaluating":
+                if self._stop.wait(_POLL_SECONDS):
+                    return {}
         self._watchdog.done("the results to be written")
         state = self._save_coordinator()
         for name, table in self._server.tables().items():
@@ -419,18 +424,17 @@ class Learner:
         with _telling("its last checkpoint and the results"):
             state = self._save_coordinator()  # Launchpad's own launchers stop the coordinator at the same time
         saved = self._save_replay(schedule)
-        self._learner.close()
         writes = [
-            lambda: self._write_last_checkpoint(schedule, state, saved),
             lambda: self._write_results(plan, directory, state),
+            lambda: self._write_last_checkpoint(schedule, state, saved),
         ]
-        if (
-            not saved.done()
-        ):  # a replay elsewhere saves meanwhile; where it has died or takes too long, it never answers
+        # A replay elsewhere saves while the results are written; it may take too long, or have died and never answer.
+        if not saved.done():
             writes.reverse()
         with contextlib.ExitStack() as stack:
-            for write in reversed(writes):
+            for write in writes:  # the last one is called first
                 stack.callback(write)
+            self._learner.close()
 
     def _save_replay(self, schedule: checkpoints.Schedule | None) -> concurrent.futures.Future[Any]:
         """Begins to save the replay, if checkpoints are written; one in this process has been saved then."""

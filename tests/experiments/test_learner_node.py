@@ -96,6 +96,17 @@ def test_a_checkpoint_that_cannot_be_written_as_the_program_stops_is_told_and_th
     assert "The learner could not write its last checkpoint: OSError: no such disk" in capsys.readouterr().out
 
 
+def test_a_learner_whose_last_call_fails_as_the_program_stops_writes_what_there_is(leaving, monkeypatch):
+    def close():
+        raise ArithmeticError("not a number")
+
+    leaving._learner.close = close
+    monkeypatch.setattr(leaving, "_write_checkpoint", lambda *args: leaving.written.append("checkpoint"))
+    with pytest.raises(ArithmeticError, match="not a number"):
+        leaving._leave_off(None, None, always_due())
+    assert leaving.written == ["checkpoint", "state"]
+
+
 def test_a_replay_that_has_died_for_good_costs_the_last_checkpoint_but_not_the_results(leaving, monkeypatch, capsys):
     monkeypatch.setattr(stopping, "_GONE_SECONDS", 0.1)
     with socket.socket() as nobody:
