@@ -45,9 +45,8 @@ class StepBudget:
         self._counter = counter
         self._lease_seconds = lease_seconds
         self._clock = clock
-        self._leases: dict[
-            int, tuple[int, float]
-        ] = {}  # actor -> (steps that are left of it, when it was last renewed)
+        # actor -> (steps that are left of it, when it was last renewed)
+        self._leases: dict[int, tuple[int, float]] = {}
         self._lock = threading.Lock()
 
     def lease(self, actor: int, num_steps: int) -> int | None:
