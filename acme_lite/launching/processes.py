@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import pathlib
+import signal
 import socket
 import subprocess
 import sys
@@ -20,6 +21,7 @@ _LOGGER = logging.getLogger(__name__)
 
 # What nodes may use and takes long to import; the zygote imports what the launcher itself has imported.
 _HEAVY = ("jax", "haiku", "optax", "rlax", "chex", "gymnasium", "reverb")
+_ENDING_SECONDS = 5.0  # between the end-of-file of a process that ends, and its end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,13 +32,24 @@ class Event:
         name: of the node.
         pid: of its process, when it has started.
         returncode: how it has ended (negative: by which signal), when it has.
-        failed_to_start: whether it could not be started this way.
+        reason: why it has ended, where that is known and stands in no log of its own.
+        failed_to_start: whether it could not be started this way, and another is to be tried.
     """
 
     name: str
     pid: int | None = None
     returncode: int | None = None
+    reason: str = ""
     failed_to_start: bool = False
+
+
+def describe_end(returncode: int) -> str:
+    """Returns how a process has ended, for people."""
+    return f"killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"exited with status {returncode}"
+
+
+def _unstarted(name: str, error: object) -> Event:
+    return Event(name, returncode=1, reason=f"its process could not be started: {error}")
 
 
 class Starter(Protocol):
@@ -60,15 +73,19 @@ class Spawner:
         self._started: list[Event] = []
 
     def start(self, process: child.NodeProcess, control: socket.socket, payload: int, log: int) -> None:
-        popen = subprocess.Popen(
-            child.command("child", process.to_json(), control.fileno(), payload),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            pass_fds=(control.fileno(), payload),
-            env={**os.environ, **process.environment},
-            start_new_session=True,
-        )
+        try:
+            popen = subprocess.Popen(
+                child.command("child", process.to_json(), control.fileno(), payload),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(control.fileno(), payload),
+                env={**os.environ, **process.environment},
+                start_new_session=True,
+            )
+        except OSError as error:  # too many processes, or too little memory
+            self._started.append(_unstarted(process.name, error))
+            return
         self._running[process.name] = popen
         self._started.append(Event(process.name, pid=popen.pid))
 
@@ -114,6 +131,7 @@ class Zygote:
                 start_new_session=True,
             )
         self._socket = ours
+        self._log = log
         self._pids: dict[str, int] = {}
         self._waiting: set[str] = set()
         self.alive = True
@@ -141,6 +159,9 @@ class Zygote:
                 self._waiting.discard(event["started"])
                 self._pids[event["started"]] = event["pid"]
                 events.append(Event(event["started"], pid=event["pid"]))
+            elif "unstarted" in event:
+                self._waiting.discard(event["unstarted"])
+                events.append(_unstarted(event["unstarted"], event["error"]))
             elif "exited" in event:
                 del self._pids[event["exited"]]
                 events.append(Event(event["exited"], returncode=event["returncode"]))
@@ -150,11 +171,18 @@ class Zygote:
         self.alive = False
         for pid in self._pids.values():
             zygote.kill_session(pid)
-        events = [Event(name, returncode=-9) for name in self._pids]
+        reason = f"the process that nodes are forked from died: {self._end()} (see {self._log})"
+        events = [Event(name, returncode=-9, reason=reason) for name in self._pids]
         events += [Event(name, failed_to_start=True) for name in self._waiting]
         self._pids.clear()
         self._waiting.clear()
         return events
+
+    def _end(self) -> str:
+        try:
+            return describe_end(self._popen.wait(_ENDING_SECONDS))
+        except subprocess.TimeoutExpired:
+            return "its socket was closed"
 
     def fileno(self) -> int:
         """Returns a descriptor that is readable when there are events."""

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import pathlib
-import signal
 import socket
 import tempfile
 import time
@@ -16,7 +15,7 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from acme_lite import _runtime
-from acme_lite.launching import child, status
+from acme_lite.launching import child, processes, status
 from acme_lite.launching.node import CallNode
 from acme_lite.launching.policies import NodePolicy
 from acme_lite.launching.table import Row
@@ -71,12 +70,13 @@ class NodeRecord:
             self.steps = now, report["steps"]
 
     def describe_death(self, returncode: int) -> str:
-        how = f"killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"exited with status {returncode}"
         with self.log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(self.log_start, size - _LOG_TAIL_BYTES))
             tail = file.read().decode(errors="replace").strip()
-        return f"{how}; its log {self.log}" + (f" ends:\n{tail}" if tail else " is empty")
+        return f"{processes.describe_end(returncode)}; its log {self.log}" + (
+            f" ends:\n{tail}" if tail else " is empty"
+        )
 
 
 def make_records(

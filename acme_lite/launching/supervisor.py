@@ -248,7 +248,7 @@ class _Supervisor:
                     node.state = "failed"
                     self._display.say(f"{node.name} failed while the program stopped:\n{node.reason}")
             else:
-                self._handle_failure(node, node.reason or node.describe_death(event.returncode))
+                self._handle_failure(node, node.reason or event.reason or node.describe_death(event.returncode))
 
     def _handle_failure(self, node: NodeRecord, reason: str) -> None:
         if node.running_since is not None and self._clock() - node.running_since >= _HEALTHY_SECONDS:

@@ -4,8 +4,8 @@ A fork copies one thread alone, so nothing that starts threads (JAX's backend, T
 been used before. The zygote has one thread, says so when it is ready, and only ever forks and reaps.
 
 Over its socket come requests, one JSON object a message with the descriptors of control socket, payload and log file
-beside it; back go `{"ready": true}` or `{"threads": n}`, `{"started": name, "pid": ...}` and
-`{"exited": name, "returncode": ...}`. At end-of-file it kills what it has started and ends.
+beside it; back go `{"ready": true}` or `{"threads": n}`, `{"started": name, "pid": ...}` or `{"unstarted": name,
+"error": ...}`, and `{"exited": name, "returncode": ...}`. At end-of-file it kills what it has started and ends.
 """
 
 from __future__ import annotations
@@ -96,7 +96,8 @@ class _Zygote:
                 os.read(self._wakeup[0], 4096)
             while (ended := reap()) is not None:
                 pid, returncode = ended
-                self._send({"exited": self._names.pop(pid), "returncode": returncode})
+                if pid in self._names:  # otherwise an import has started it
+                    self._send({"exited": self._names.pop(pid), "returncode": returncode})
             if self._launcher.fileno() in ready:
                 message, descriptors, _, _ = socket.recv_fds(self._launcher, MESSAGE_BYTES, 3)
                 if not message:
@@ -112,7 +113,11 @@ class _Zygote:
         self, process: child.NodeProcess, descriptors: Sequence[int]
     ) -> tuple[child.NodeProcess, socket.socket, int] | None:
         control, payload, log = descriptors
-        pid = os.fork()
+        pid, error = -1, None
+        try:
+            pid = os.fork()
+        except OSError as raised:  # too many processes, or too little memory
+            error = str(raised)
         if pid == 0:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -124,6 +129,9 @@ class _Zygote:
             return process, socket.socket(fileno=control), payload
         for descriptor in descriptors:
             os.close(descriptor)
+        if error is not None:
+            self._send({"unstarted": process.name, "error": error})
+            return None
         self._names[pid] = process.name
         self._send({"started": process.name, "pid": pid})
         return None

@@ -111,6 +111,23 @@ def start_another_process(notes):
         lp.wait_for_stop()
 
 
+def end_a_process_of_the_zygote(path):
+    """Kills the child that an import has left to the zygote, dies once it has been reaped, and returns when reborn."""
+    pid = int(pathlib.Path(path).read_text())
+    if not pathlib.Path(f"/proc/{pid}").exists():
+        return
+    os.kill(pid, signal.SIGKILL)
+    while pathlib.Path(f"/proc/{pid}").exists():
+        lp.wait_for_stop(TICK)
+    die()
+
+
+def kill_the_zygote():
+    """Kills the process that this one was forked from."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    lp.wait_for_stop()
+
+
 class Computer:
     """Notes how JAX is set up where it runs."""
 

@@ -198,6 +198,64 @@ def test_nodes_are_spawned_where_imports_start_threads(tmp_path, monkeypatch):
     assert len({seen["pid"] for seen in programs.read(tmp_path / "ran")}) == 2
 
 
+@pytest.fixture
+def import_in_zygote(tmp_path, monkeypatch):
+    """Has the process that nodes are forked from import a module with this code."""
+
+    def add(code):
+        (tmp_path / "imported_in_zygote.py").write_text(code)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setitem(sys.modules, "imported_in_zygote", threading)
+        monkeypatch.setattr(processes, "_HEAVY", (*processes._HEAVY, "imported_in_zygote"))
+
+    return add
+
+
+def test_a_process_that_an_import_has_left_may_end(tmp_path, import_in_zygote):
+    path = tmp_path / "left"
+    import_in_zygote(
+        "import pathlib, subprocess\n"
+        "left = subprocess.Popen(['sleep', '3600'])\n"
+        f"pathlib.Path({str(path)!r}).write_text(str(left.pid))\n"
+    )
+    program = lp.Program("left")
+    program.add_node(lp.PyNode(programs.end_a_process_of_the_zygote, str(path)), label="actor")
+    shown = run(program, tmp_path)
+    assert "actor/0 died; restart 1 of 5" in shown and "actor/0: finished" in shown
+    assert "fresh Pythons" not in shown, (tmp_path / "logs" / "zygote.log").read_text()
+
+
+def test_a_node_that_cannot_be_forked_is_started_again_and_the_others_run_on(tmp_path, import_in_zygote):
+    import_in_zygote(
+        "import os\n"
+        "fork, errors = os.fork, [BlockingIOError(11, 'Resource temporarily unavailable')]\n"
+        "def fork_or_fail():\n"
+        "    if errors:\n"
+        "        raise errors.pop()\n"
+        "    return fork()\n"
+        "os.fork = fork_or_fail\n"
+    )
+    program = lp.Program("unforked")
+    program.add_node(lp.PyNode(programs.return_at_once, str(tmp_path / "first")), label="actor")
+    program.add_node(lp.PyNode(programs.return_at_once, str(tmp_path / "second")), label="other")
+    shown = run(program, tmp_path)
+    assert (
+        "actor/0 died; restart 1 of 5 in 0.5 s:\n"
+        "its process could not be started: [Errno 11] Resource temporarily unavailable\n"
+    ) in shown
+    assert "other/0 died" not in shown and "fresh Pythons" not in shown
+    assert [len(programs.read(tmp_path / name)) for name in ("first", "second")] == [1, 1]
+
+
+def test_the_death_of_what_nodes_are_forked_from_is_told(tmp_path):
+    program = lp.Program("zygote")
+    program.add_node(lp.PyNode(programs.kill_the_zygote), label="learner")
+    with pytest.raises(launching.NodeFailedError) as caught:
+        run(program, tmp_path)
+    log = tmp_path / "logs" / "zygote.log"
+    assert caught.value.reason == f"the process that nodes are forked from died: killed by SIGKILL (see {log})"
+
+
 def test_launchpads_stop_ends_the_program_normally_and_imports_are_made_once(tmp_path, monkeypatch):
     note = f"from tests.launching import programs\nprograms.note({str(tmp_path / 'imported')!r})\n"
     (tmp_path / "notes_its_import.py").write_text(note)
