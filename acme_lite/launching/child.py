@@ -7,6 +7,7 @@ since SIGKILL would leave behind whatever the node has started.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import ctypes
 import dataclasses
@@ -23,7 +24,7 @@ import traceback
 from collections.abc import Sequence
 from typing import Any
 
-from acme_lite.launching import status
+from acme_lite.launching import process_trees, status
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_NAME = 15
@@ -112,6 +113,7 @@ def run_node(process: NodeProcess, control: socket.socket, payload: int) -> int:
     """Runs the pickled function behind a file descriptor; returns the exit status."""
     threading.Thread(target=_kill_when_launcher_dies, args=(control.dup(),), name="launcher-watch", daemon=True).start()
     die_with_parent(False)
+    process_trees.adopt_orphans()  # so that they are found below this process, whoever else has died
     status.attach(control)
     status.send({"state": "running"})
     try:
@@ -178,6 +180,7 @@ def _kill_when_launcher_dies(control: socket.socket) -> None:
     with contextlib.suppress(OSError):
         while control.recv(4096):
             pass
+    process_trees.kill_descendants()
     os.killpg(os.getpgid(0), signal.SIGKILL)
 
 
@@ -186,6 +189,7 @@ def main(arguments: Sequence[str]) -> int:
     text, control, payload = arguments
     process = NodeProcess.from_json(text)
     settle(process)
+    atexit.register(process_trees.kill_descendants)  # registered first, and so called last
     return run_node(process, socket.socket(fileno=int(control)), int(payload))
 
 

@@ -12,10 +12,11 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Collection
 from typing import Protocol
 
-from acme_lite.launching import child, zygote
+from acme_lite.launching import child, process_trees, zygote
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -100,7 +101,7 @@ class Spawner:
 
     def close(self) -> None:
         for popen in self._running.values():
-            zygote.kill_session(popen.pid)
+            process_trees.kill_tree(popen.pid)
             popen.wait()
         self._running.clear()
 
@@ -170,7 +171,7 @@ class Zygote:
         """Without the zygote its nodes end too, and those that wait for it cannot start."""
         self.alive = False
         for pid in self._pids.values():
-            zygote.kill_session(pid)
+            process_trees.kill_tree(pid)
         reason = f"the process that nodes are forked from died: {self._end()} (see {self._log})"
         events = [Event(name, returncode=-9, reason=reason) for name in self._pids]
         events += [Event(name, failed_to_start=True) for name in self._waiting]
@@ -179,10 +180,13 @@ class Zygote:
         return events
 
     def _end(self) -> str:
-        try:
-            return describe_end(self._popen.wait(_ENDING_SECONDS))
-        except subprocess.TimeoutExpired:
-            return "its socket was closed"
+        deadline = time.monotonic() + _ENDING_SECONDS
+        while (ended := zygote.reap(self._popen.pid)) is None:
+            if time.monotonic() > deadline:
+                return "its socket was closed"
+            time.sleep(0.01)
+        self._popen.returncode = ended[1]
+        return describe_end(ended[1])
 
     def fileno(self) -> int:
         """Returns a descriptor that is readable when there are events."""
@@ -190,8 +194,9 @@ class Zygote:
 
     def close(self) -> None:
         for pid in self._pids.values():
-            zygote.kill_session(pid)
+            process_trees.kill_tree(pid)
         self._pids.clear()
         self._socket.close()
-        zygote.kill_session(self._popen.pid)
+        if self._popen.returncode is None:  # otherwise its process id may be another's by now
+            process_trees.kill_tree(self._popen.pid)
         self._popen.wait()

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 import rich.console
 
-from acme_lite.launching import addresses, processes, zygote
+from acme_lite.launching import addresses, process_trees, processes
 from acme_lite.launching.policies import DEFAULT_POLICIES, NodePolicy
 from acme_lite.launching.records import NodeRecord, make_records, write_connections
 from acme_lite.launching.table import Display
@@ -190,7 +190,7 @@ class _Supervisor:
             if node.end_by is not None and now >= node.end_by and node.pid is not None:
                 self._display.say(f"{node.name} did not end in time and is killed")
                 node.end_by = None
-                zygote.kill_session(node.pid)
+                process_trees.kill_tree(node.pid)
         self._display.update([node.row() for node in self._nodes.values()])
 
     def _leave_zygote(self, zygote_: processes.Zygote) -> None:
@@ -292,7 +292,7 @@ class _Supervisor:
             for node in members:
                 if node.pid is not None:
                     self._display.say(f"{node.name} did not stop in time and is killed")
-                    zygote.kill_session(node.pid)
+                    process_trees.kill_tree(node.pid)
             self._wait_for(members, self._stop_seconds, None)
         self._display.update([node.row() for node in nodes], last=True)
 

@@ -1,7 +1,8 @@
 """The process that nodes are forked from: it has imported what takes seconds to import, and used none of it.
 
 A fork copies one thread alone, so nothing that starts threads (JAX's backend, TensorFlow, a gRPC channel) may have
-been used before. The zygote has one thread, says so when it is ready, and only ever forks and reaps.
+been used before. The zygote has one thread, says so when it is ready, and only ever forks and reaps. What a dead node
+has left running becomes its child, and is killed.
 
 Over its socket come requests, one JSON object a message with the descriptors of control socket, payload and log file
 beside it; back go `{"ready": true}` or `{"threads": n}`, `{"started": name, "pid": ...}` or `{"unstarted": name,
@@ -24,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from acme_lite import _runtime
-from acme_lite.launching import child
+from acme_lite.launching import child, process_trees
 
 MESSAGE_BYTES = 1 << 17
 # What these try to import and do without: for rlax see `_runtime.import_rlax`; TensorFlow's Keras imports pandas, which
@@ -54,7 +55,7 @@ def num_threads() -> int:
 def reap(pid: int | None = None) -> tuple[int, int] | None:
     """Returns pid and return code of a child that has ended (negative: its signal), or None.
 
-    Whatever is left of its session is killed while the process id is still its own.
+    Whatever is left of its group is killed while the process id is still its own.
     """
     what = (os.P_ALL, 0) if pid is None else (os.P_PID, pid)
     try:
@@ -63,22 +64,17 @@ def reap(pid: int | None = None) -> tuple[int, int] | None:
         return None
     if ended is None:
         return None
-    kill_session(ended.si_pid)
+    process_trees.kill_group(ended.si_pid)
     _, wait_status = os.waitpid(ended.si_pid, 0)
     return ended.si_pid, os.waitstatus_to_exitcode(wait_status)
-
-
-def kill_session(pid: int) -> None:
-    """Kills a process and the group that it leads."""
-    for kill in (os.kill, os.killpg):  # it may lead none yet
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            kill(pid, signal.SIGKILL)
 
 
 class _Zygote:
     def __init__(self, launcher: socket.socket):
         self._launcher = launcher
         self._names: dict[int, str] = {}
+        process_trees.adopt_orphans()
+        self._strangers = frozenset(process_trees.children().get(os.getpid(), ()))  # an import has started them
         self._wakeup = os.pipe()
         for end in self._wakeup:
             os.set_blocking(end, False)
@@ -96,7 +92,8 @@ class _Zygote:
                 os.read(self._wakeup[0], 4096)
             while (ended := reap()) is not None:
                 pid, returncode = ended
-                if pid in self._names:  # otherwise an import has started it
+                self._kill_orphans()
+                if pid in self._names:  # otherwise an import or a node has started it
                     self._send({"exited": self._names.pop(pid), "returncode": returncode})
             if self._launcher.fileno() in ready:
                 message, descriptors, _, _ = socket.recv_fds(self._launcher, MESSAGE_BYTES, 3)
@@ -105,9 +102,14 @@ class _Zygote:
                 task = self._fork(child.NodeProcess.from_json(message.decode()), descriptors)
                 if task is not None:
                     return task
-        for pid in self._names:
-            kill_session(pid)
+        process_trees.kill_descendants()
         return None
+
+    def _kill_orphans(self) -> None:
+        """Kills what dead nodes have left; each that dies leaves its own children, and wakes the zygote again."""
+        for pid in process_trees.children().get(os.getpid(), ()):
+            if pid not in self._names and pid not in self._strangers:
+                process_trees.kill_group(pid)
 
     def _fork(
         self, process: child.NodeProcess, descriptors: Sequence[int]

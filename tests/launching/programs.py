@@ -8,14 +8,17 @@ import pathlib
 import signal
 import subprocess
 import sys
+import time
 
 import launchpad as lp
 import numpy as np
+import psutil
 
 from acme_lite import launching
 
 # A step of waiting; whoever waits longer is ended by the supervisor or by the test.
 TICK = 0.02
+IN_NEW_SESSION = {"start_new_session": True, "stdout": subprocess.PIPE}
 
 
 def note(path, **values):
@@ -104,11 +107,57 @@ class Waiter:
         note(self._notes, name=self._name, event="stopped")
 
 
-def start_another_process(notes):
+def runs(pid):
+    """Returns whether a process exists and is no zombie."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def start_another_process(notes, new_session):
     """Starts a process that does not end by itself, and waits."""
-    with subprocess.Popen(["sleep", "3600"]) as started:
+    with subprocess.Popen(["sleep", "3600"], start_new_session=new_session) as started:
         note(notes, started=started.pid)
         lp.wait_for_stop()
+
+
+def start_another_process_and_wait_stubbornly(notes):
+    """Starts a process in a session of its own, and takes no notice of being asked to stop."""
+    started = subprocess.Popen(["sleep", "3600"], start_new_session=True)
+    note(notes, started=started.pid)
+    while True:
+        signal.pause()
+
+
+def leave_processes_behind(notes):
+    """Starts processes in sessions of their own and dies; reborn, ends once they have."""
+    if not pathlib.Path(notes).exists():
+        shell = subprocess.Popen(["sh", "-c", "sleep 3600 & echo $!; exec sleep 3600"], **IN_NEW_SESSION)
+        note(notes, started=[shell.pid, int(shell.stdout.readline())])
+        die()
+    deadline = time.monotonic() + 30
+    while any(runs(pid) for pid in read(notes)[0]["started"]):
+        assert time.monotonic() < deadline
+        lp.wait_for_stop(TICK)
+
+
+def start_a_daemon(notes, path):
+    """Starts a process whose parent ends; notes whether it runs when a file is there."""
+    shell = subprocess.Popen(["sh", "-c", "sleep 3600 & echo $!"], **IN_NEW_SESSION)
+    daemon = int(shell.stdout.readline())
+    shell.wait()
+    note(notes, daemon=daemon)
+    while len(read(path)) < 2:
+        lp.wait_for_stop(TICK)
+    note(notes, runs=runs(daemon))
+
+
+def die_once_when_noted(path, notes):
+    """Is killed in its first life, once a file is there."""
+    note(notes)
+    if len(read(notes)) == 1:
+        die_when_noted(path, signal.SIGKILL)
 
 
 def end_a_process_of_the_zygote(path):

@@ -375,19 +375,50 @@ from tests.launching import programs
 
 if __name__ == "__main__":
     program = lp.Program("script")
-    program.add_node(lp.PyNode(programs.start_another_process, sys.argv[1] + "/notes"), label="other")
+    program.add_node(lp.PyNode(programs.start_another_process, sys.argv[1] + "/notes", NEW_SESSION), label="other")
     policies = {"other": launching.NodePolicy(start=START)}
     launching.launch(program, log_directory=sys.argv[1] + "/logs", policies=policies)
 """
 
 
+@pytest.mark.parametrize("new_session", [False, True])
 @pytest.mark.parametrize("start", ["fork", "spawn"])
-def test_what_a_node_has_started_ends_too_when_the_launcher_is_killed(start, tmp_path, start_script):
-    popen = start_script(STARTING_SCRIPT.replace("START", repr(start)))
+def test_what_a_node_has_started_ends_too_when_the_launcher_is_killed(start, new_session, tmp_path, start_script):
+    popen = start_script(STARTING_SCRIPT.replace("START", repr(start)).replace("NEW_SESSION", repr(new_session)))
     wait_until(lambda: programs.read(tmp_path / "notes"), "the node has started a process")
     (seen,) = programs.read(tmp_path / "notes")
     popen.kill()
     wait_until(lambda: not alive([seen["pid"], seen["started"]]), "both have ended")
+
+
+def test_what_a_killed_node_has_started_ends_with_it(tmp_path):
+    program = lp.Program("left")
+    program.add_node(lp.PyNode(programs.leave_processes_behind, str(tmp_path / "notes")), label="actor")
+    shown = run(program, tmp_path)
+    assert "actor/0 died; restart 1 of 5" in shown and "actor/0: finished" in shown
+    assert not alive(programs.read(tmp_path / "notes")[0]["started"])
+
+
+def test_a_daemon_of_a_node_that_runs_is_left_alone_when_another_dies(tmp_path):
+    daemon, died = str(tmp_path / "daemon"), str(tmp_path / "died")
+    program = lp.Program("daemon")
+    program.add_node(lp.PyNode(programs.start_a_daemon, daemon, died), label="learner")
+    program.add_node(lp.PyNode(programs.die_once_when_noted, daemon, died), label="actor")
+    run(program, tmp_path)
+    started, seen = programs.read(daemon)
+    assert seen["runs"]
+    assert not alive([started["daemon"]])
+
+
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_what_a_node_has_started_ends_too_when_it_is_killed_for_not_stopping(start, tmp_path):
+    program = lp.Program("stubborn")
+    notes = str(tmp_path / "notes")
+    program.add_node(lp.PyNode(programs.start_another_process_and_wait_stubbornly, notes), label="other")
+    program.add_node(lp.PyNode(programs.stop_when_noted, notes), label="learner")
+    run(program, tmp_path, stop_seconds=1.0, policies={"other": launching.NodePolicy(start=start)})
+    (seen,) = programs.read(notes)
+    wait_until(lambda: not alive([seen["started"]]), "it has ended")
 
 
 def test_a_notebook_calls_a_node_by_what_the_log_directory_says(tmp_path, start_script):
