@@ -15,7 +15,7 @@ from typing import Any
 
 _MIN_PERIOD_SECONDS = 0.25
 
-_lock = threading.Lock()
+_lock = threading.Lock()  # of the socket: whoever has it may wait for the supervisor, so reports do not wait for it
 _control: socket.socket | None = None
 _last_report = float("-inf")
 
@@ -27,11 +27,15 @@ def attach(control: socket.socket) -> None:
 
 
 def send(message: dict[str, Any]) -> None:
-    """Sends a message to the supervisor, if there is one."""
+    """Sends a message to the supervisor, if there is one, and waits for a supervisor that reads nothing for a while."""
     with _lock:
         if _control is not None:
             with contextlib.suppress(OSError):  # the supervisor has gone, and its end of the socket ends this node
-                _control.sendall(json.dumps(message).encode() + b"\n")
+                _control.sendall(_encode(message))
+
+
+def _encode(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"
 
 
 def report_status(
@@ -39,7 +43,8 @@ def report_status(
 ) -> None:
     """Tells the supervisor's table how far this node has come; cheap enough to be called at every step.
 
-    Reports that follow each other within a quarter of a second are left out.
+    Reports that follow each other within a quarter of a second are left out, as are those for which the supervisor has
+    no room, because it has been stopped (Ctrl-Z) or waits for its terminal (Ctrl-S).
 
     Args:
         steps: how many steps this node has made so far; the table shows the rate.
@@ -52,7 +57,15 @@ def report_status(
         return
     _last_report = now
     report = {"steps": steps, "episode_return": episode_return, "seconds_left": seconds_left}
-    send({"report": {name: float(value) for name, value in report.items() if value is not None}})
+    data = _encode({"report": {name: float(value) for name, value in report.items() if value is not None}})
+    if not _lock.acquire(blocking=False):  # another thread waits for room
+        return
+    try:
+        # A message this short is taken whole or not at all.
+        with contextlib.suppress(OSError):
+            _control.send(data, socket.MSG_DONTWAIT)
+    finally:
+        _lock.release()
 
 
 def request_stop() -> None:

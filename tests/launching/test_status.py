@@ -4,6 +4,7 @@ import json
 import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -30,11 +31,51 @@ def test_the_first_report_arrives_and_those_right_after_it_are_left_out(supervis
     assert second == {"stop": True}
 
 
-def test_without_a_supervisor_reports_go_nowhere(monkeypatch):
+def in_a_thread(function):
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    return thread
+
+
+def report_often(num_reports=5_000):
+    """Returns whether reporting ends although nobody reads."""
+
+    def report():
+        for step in range(num_reports):
+            status.report_status(steps=step)
+
+    reporting = in_a_thread(report)
+    reporting.join(20)
+    return not reporting.is_alive()
+
+
+def test_reports_for_which_there_is_no_room_are_dropped_and_what_matters_arrives(supervisor, monkeypatch):
+    monkeypatch.setattr(status, "_MIN_PERIOD_SECONDS", 0.0)
+    assert report_often()
+    saying = in_a_thread(lambda: status.say("it matters"))
+    saying.join(0.2)
+    assert saying.is_alive()  # it waits for room
+    assert report_often()  # and holds back no report
+    with supervisor.makefile() as lines:
+        messages = list(iter(lambda: json.loads(lines.readline()), {"say": "it matters"}))
+    saying.join(20)
+    assert not saying.is_alive()
+    assert 0 < len(messages) < 5_000
+    assert messages == [{"report": {"steps": float(step)}} for step in range(len(messages))]
+
+
+def test_without_a_supervisor_reports_go_nowhere(monkeypatch, capsys):
+    def no_json(message):
+        raise AssertionError(f"{message} was about to be sent")
+
     monkeypatch.setattr(status, "_control", None)
+    monkeypatch.setattr(status.json, "dumps", no_json)
+    last_report = status._last_report
     status.report_status(steps=1)
     status.request_stop()
-    assert status._control is None
+    status.say("said here")
+    assert status._last_report == last_report
+    assert capsys.readouterr().out == "said here\n"
 
 
 def test_launching_is_imported_without_grpc_launchpad_and_tensorflow():
