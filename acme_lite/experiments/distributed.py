@@ -15,6 +15,8 @@ checkpoint while the others wait for it.
 from __future__ import annotations
 
 import contextlib
+import math
+import numbers
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -51,10 +53,8 @@ def make_distributed_experiment(
     Raises:
         ValueError: an argument is out of its range, or the agent cannot act in the environment.
     """
-    if num_actors < 1:
-        raise ValueError(f"num_actors must be at least 1, got {num_actors}.")
-    if not variable_update_period_seconds >= 0:
-        raise ValueError(f"variable_update_period_seconds must be at least 0, got {variable_update_period_seconds}.")
+    _check_arguments(num_actors, variable_update_period_seconds, replay_in_learner)
+    num_actors = int(num_actors)  # NumPy's would not go into `config.json`
     environment = parts.make_environment(experiment, 1, experiment.seed)
     try:
         spec, described = specs.make_environment_spec(environment), identity.describe_environment(environment)
@@ -87,6 +87,16 @@ def make_distributed_experiment(
         with made.group("evaluator"):
             made.add_node(_make_node(nodes.Evaluator, program, experiment.evaluation, learner, counter))
     return made
+
+
+def _check_arguments(num_actors: int, variable_update_period_seconds: float, replay_in_learner: bool) -> None:
+    if isinstance(num_actors, bool) or not isinstance(num_actors, numbers.Integral) or num_actors < 1:
+        raise ValueError(f"num_actors must be a whole number of at least 1, got {num_actors!r}.")
+    seconds = variable_update_period_seconds
+    if isinstance(seconds, bool) or not isinstance(seconds, numbers.Real) or not 0 <= seconds < math.inf:
+        raise ValueError(f"variable_update_period_seconds must be a finite number of at least 0, got {seconds!r}.")
+    if not isinstance(replay_in_learner, bool):
+        raise ValueError(f"replay_in_learner must be True or False, got {replay_in_learner!r}.")
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import numbers
 import os
 import pathlib
 import selectors
@@ -82,9 +83,9 @@ def launch(
             Ctrl-C kills what has not ended.
         SystemExit: after SIGTERM or SIGHUP, likewise, with code 143 or 129.
     """
-    policies = _checked_policies(program, policies or {})
-    if not stop_seconds > 0:
-        raise ValueError(f"stop_seconds must be greater than 0, got {stop_seconds!r}")
+    policies = _checked_policies(program, {} if policies is None else policies)
+    if isinstance(stop_seconds, bool) or not isinstance(stop_seconds, numbers.Real) or not stop_seconds > 0:
+        raise ValueError(f"stop_seconds must be a number greater than 0, got {stop_seconds!r}")
     directory = pathlib.Path(log_directory or tempfile.mkdtemp(prefix=f"acme_lite-{program.name.replace('/', '-')}-"))
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
@@ -306,9 +307,14 @@ class _Supervisor:
 
 
 def _checked_policies(program: Any, policies: Mapping[str, NodePolicy]) -> dict[str, NodePolicy]:
+    if not isinstance(policies, Mapping):
+        raise ValueError(f"policies must map labels of groups to NodePolicy, got {policies!r}")
     unknown = set(policies) - set(program.groups)
     if unknown:
         raise ValueError(f"policies names groups {sorted(unknown)}, the program has {sorted(program.groups)}")
+    for label, policy in policies.items():
+        if not isinstance(policy, NodePolicy):
+            raise ValueError(f"policies[{label!r}] must be a NodePolicy, got {policy!r}")
     if not program.groups:
         raise ValueError(f"program {program.name!r} has no nodes")
     return {label: policies.get(label, DEFAULT_POLICIES.get(label, NodePolicy())) for label in program.groups}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -115,14 +116,23 @@ def test_a_node_that_is_away_is_waited_for_as_long_as_a_limiter(tmp_path):
     assert waits == dict.fromkeys(("counter", "replay", "learner", "actor", "evaluator"), 86_400.0)
 
 
-def test_bad_arguments(tmp_path):
-    with pytest.raises(ValueError, match="num_actors must be at least 1, got 0"):
-        programs.make(tmp_path, num_actors=0)
-    with pytest.raises(ValueError, match="variable_update_period_seconds"):
-        experiments.make_distributed_experiment(
-            experiments.ExperimentConfig(dqn.DQNBuilder(programs.DQN), testing.MemoryEnvironment),
-            variable_update_period_seconds=-1,
-        )
+@pytest.mark.parametrize(
+    ("name", "allowed", "values"),
+    [
+        ("num_actors", "a whole number of at least 1", (0, 2.5, "2", True, None)),
+        (
+            "variable_update_period_seconds",
+            "a finite number of at least 0",
+            (-1, "1", True, float("nan"), float("inf")),
+        ),
+        ("replay_in_learner", "True or False", ("no", 1, None)),
+    ],
+)
+def test_bad_arguments(name, allowed, values):
+    experiment = experiments.ExperimentConfig(dqn.DQNBuilder(programs.DQN), testing.MemoryEnvironment)
+    for value in values:
+        with pytest.raises(ValueError, match=re.escape(f"{name} must be {allowed}, got {value!r}.")):
+            experiments.make_distributed_experiment(experiment, **{name: value})
 
 
 @pytest.mark.parametrize("set_before", [None, "true"])

@@ -25,7 +25,7 @@ lp = pytest.importorskip("launchpad", reason="programs need the extra 'distribut
 psutil = pytest.importorskip("psutil", reason="comes with Launchpad")
 
 from acme_lite import launching  # noqa: E402  # after the check for Launchpad
-from acme_lite.launching import processes  # noqa: E402
+from acme_lite.launching import addresses, processes  # noqa: E402
 from tests.launching import programs  # noqa: E402
 
 LIMIT = 120.0
@@ -493,12 +493,19 @@ def test_a_function_that_cannot_be_pickled_is_an_error_that_names_the_node(tmp_p
     assert not (tmp_path / "waiter").exists()
 
 
-def test_wrong_arguments_are_errors(tmp_path):
+def test_wrong_arguments_are_errors(tmp_path, monkeypatch):
     program = make_waiting_program(tmp_path)
     with pytest.raises(ValueError, match=r"policies names groups \['actr'\], the program has \['learner'\]"):
         run(program, tmp_path, policies={"actr": launching.NodePolicy()})
-    with pytest.raises(ValueError, match="stop_seconds must be greater than 0, got 0"):
-        run(program, tmp_path, stop_seconds=0)
+    monkeypatch.setattr(addresses, "bind", lambda *_: pytest.fail("ports were bound"))
+    with pytest.raises(ValueError, match=r"policies\['learner'\] must be a NodePolicy, got \{'max_restarts': 1\}"):
+        run(program, tmp_path, policies={"learner": {"max_restarts": 1}})
+    with pytest.raises(ValueError, match=r"policies must map labels of groups to NodePolicy, got \['learner'\]"):
+        run(program, tmp_path, policies=["learner"])
+    monkeypatch.undo()
+    for seconds in (0, "15", None, float("nan"), True):
+        with pytest.raises(ValueError, match=f"stop_seconds must be a number greater than 0, got {seconds!r}"):
+            run(program, tmp_path, stop_seconds=seconds)
     with pytest.raises(ValueError, match="program 'empty' has no nodes"):
         run(lp.Program("empty"), tmp_path)
     with pytest.raises(ValueError, match=r"NodePolicy.max_restarts must be a whole number of at least 0, got -1"):
