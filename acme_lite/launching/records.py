@@ -69,6 +69,10 @@ class NodeRecord:
                 self.steps_per_second = (report["steps"] - self.steps[1]) / (now - self.steps[0])
             self.steps = now, report["steps"]
 
+    def forget_reports(self) -> None:
+        """Forgets what a process has reported that has died."""
+        self.report, self.steps, self.steps_per_second = {}, None, None
+
     def describe_death(self, returncode: int) -> str:
         with self.log.open("rb") as file:
             size = file.seek(0, os.SEEK_END)

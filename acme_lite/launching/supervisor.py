@@ -168,7 +168,7 @@ class _Supervisor:
         ours.setblocking(False)
         self._selector.register(ours, selectors.EVENT_READ, node)
         node.control, node.received, node.outcome, node.reason = ours, b"", None, ""
-        node.state, node.start_at, node.running_since, node.steps = "starting", None, None, None
+        node.state, node.start_at, node.running_since = "starting", None, None
         with theirs, node.log.open("ab") as log:
             node.log_start = log.tell()
             starter = self._starters[node.policy.start]
@@ -252,6 +252,7 @@ class _Supervisor:
                 self._handle_failure(node, node.reason or event.reason or node.describe_death(event.returncode))
 
     def _handle_failure(self, node: NodeRecord, reason: str) -> None:
+        node.forget_reports()
         if node.running_since is not None and self._clock() - node.running_since >= _HEALTHY_SECONDS:
             node.attempts = 0
         if node.attempts < node.policy.max_restarts:

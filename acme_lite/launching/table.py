@@ -50,7 +50,7 @@ def make_table(title: str, rows: Sequence[Row]) -> rich.table.Table:
 
 def _duration(seconds: float) -> str:
     try:
-        return str(datetime.timedelta(seconds=round(seconds)))
+        return str(datetime.timedelta(seconds=max(round(seconds), 0)))  # actors may make more steps than were asked for
     except (OverflowError, ValueError):  # a node may have divided by no progress at all
         return ""
 

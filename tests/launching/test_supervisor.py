@@ -66,6 +66,19 @@ def test_a_node_that_has_run_for_ten_minutes_is_started_again_as_if_it_had_never
     assert supervising.failure is not None
 
 
+@pytest.mark.parametrize("max_deaths", [1, 3])
+def test_what_a_node_has_reported_is_not_shown_once_it_has_died(supervising, node, clock, max_deaths):
+    for _ in range(max_deaths):
+        for steps in (0, 100):
+            supervising._handle_message(node, {"report": {"steps": steps, "episode_return": 1.5, "seconds_left": 60}})
+        row = node.row()
+        assert row.steps_per_second > 0 and (row.episode_return, row.seconds_left) == (1.5, 60)
+        live(supervising, node, clock, 1.0)
+    row = node.row()
+    assert row.state == ("restarting" if max_deaths == 1 else "failed")
+    assert (row.steps_per_second, row.episode_return, row.seconds_left) == (None, None, None)
+
+
 def test_a_display_goes_on_without_its_console(node):
     class Gone(io.StringIO):
         def write(self, text):

@@ -34,5 +34,10 @@ def test_a_time_that_is_none_is_not_shown(seconds):
     assert re.search(r"mine/0 +│ running +│ +7 │ +│ +│ +│", shown)
 
 
+def test_a_time_left_is_never_below_0():
+    shown = show([table.Row("mine/0", "running", 7, None, None, -1.0)], force_terminal=True, color_system=None)
+    assert re.search(r"mine/0 +│ running +│ +7 │ +│ +│ +0:00:00 │", shown)
+
+
 def test_elsewhere_each_change_of_state_is_a_line():
     assert show(ROWS, force_terminal=False) == "learner/0: running\nactor/0: restarting\n"
