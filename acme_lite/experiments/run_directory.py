@@ -22,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from acme_lite.launching import log_directory
 from acme_lite.loggers import atomic
 
 CONFIG_FILE = "config.json"
@@ -211,8 +212,13 @@ def _qualified_name(value: Any) -> str:
 
 
 def _contents(directory: pathlib.Path) -> list[pathlib.Path]:
-    """Returns what lies in a directory, but for hidden files, which a crash may have left."""
-    return [path for path in sorted(directory.iterdir()) if not path.name.startswith(".")]
+    """Returns what lies in a directory, but for hidden files, which a crash may have left, and a launcher's logs."""
+    return [
+        path
+        for path in sorted(directory.iterdir())
+        if not (path.name.startswith(".") or log_directory.is_launchers(path))
+        and not (log_directory.holds_logs(path) and not _contents(path))
+    ]
 
 
 def _check_config(directory: pathlib.Path, config: Any) -> None:
@@ -269,4 +275,15 @@ def _start_anew(directory: pathlib.Path) -> None:
     aside.mkdir()
     for path in written:
         if path.name != CONFIG_FILE:
-            path.rename(aside / path.name)
+            _move(path, aside)
+
+
+def _move(path: pathlib.Path, directory: pathlib.Path) -> None:
+    """Moves a path into a directory, but leaves a launcher's logs where nodes that run write them."""
+    target = directory / path.name
+    if not log_directory.holds_logs(path):
+        path.rename(target)
+        return
+    target.mkdir()
+    for each in _contents(path):
+        _move(each, target)

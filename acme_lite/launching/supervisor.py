@@ -7,7 +7,6 @@ session of its own, whose function has been pickled, and that dies when the laun
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import numbers
 import os
@@ -19,11 +18,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import IO, Any
+from typing import Any
 
 import rich.console
 
 from acme_lite.launching import addresses, process_trees, processes
+from acme_lite.launching import log_directory as log_directories
 from acme_lite.launching.policies import DEFAULT_POLICIES, NodePolicy
 from acme_lite.launching.records import NodeRecord, make_records, write_connections
 from acme_lite.launching.table import Display
@@ -69,7 +69,7 @@ def launch(
             `dataclasses.replace(DEFAULT_POLICIES[label], cores=(2, 3))`. Groups without either get `NodePolicy()`.
         log_directory: where each node's output goes (`actor-0.log`), and `nodes.json`, for its owner alone, with the
             addresses and tokens for `connect`. A temporary directory unless given; no other program that runs may
-            have the same.
+            have the same. The directory of a run may be it, or hold it.
         first_port: nodes get the ports from here on; free ones unless given.
         stop_seconds: how long the nodes of one stage may take to stop.
         console: where to show what happens; the standard output unless given.
@@ -89,13 +89,13 @@ def launch(
     directory = pathlib.Path(log_directory or tempfile.mkdtemp(prefix=f"acme_lite-{program.name.replace('/', '-')}-"))
     directory.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_lock(directory))
+        stack.enter_context(log_directories.lock(directory))
         held, known_addresses = addresses.bind(program, first_port)
         for port in held:
             stack.enter_context(port)
         nodes = make_records(program, policies, directory, stack)
-        write_connections(program, known_addresses, directory / "nodes.json")
-        stack.callback((directory / "nodes.json").unlink, missing_ok=True)
+        write_connections(program, known_addresses, directory / log_directories.CONNECTIONS_FILE)
+        stack.callback((directory / log_directories.CONNECTIONS_FILE).unlink, missing_ok=True)
         signals = stack.enter_context(_record_signals())
         display = stack.enter_context(Display(program.name, console))
         display.say(f"{program.name}: {len(nodes)} nodes, logs in {directory}")
@@ -319,19 +319,6 @@ def _checked_policies(program: Any, policies: Mapping[str, NodePolicy]) -> dict[
     if not program.groups:
         raise ValueError(f"program {program.name!r} has no nodes")
     return {label: policies.get(label, DEFAULT_POLICIES.get(label, NodePolicy())) for label in program.groups}
-
-
-def _lock(directory: pathlib.Path) -> IO[bytes]:
-    """Locks a directory until the file that it returns is closed, or this process has ended, however it ends."""
-    file = (directory / ".lock").open("wb")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        raise RuntimeError(f"log_directory {directory} is that of another program that runs: choose another") from None
-    except OSError:  # some network file systems have no locks
-        pass
-    return file
 
 
 @contextlib.contextmanager

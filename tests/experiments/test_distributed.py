@@ -47,6 +47,14 @@ def test_two_actors_make_exactly_all_steps_and_leave_what_a_run_leaves(tmp_path,
     assert (tmp_path / "run" / "learning_curve.png").exists()
 
 
+@pytest.mark.parametrize("place", ["run", pytest.param("run/logs", marks=pytest.mark.slow)])
+def test_a_launchers_logs_may_lie_in_the_directory_of_the_run(tmp_path, place):
+    program = programs.make(tmp_path, num_actors=1, max_num_actor_steps=100, evaluation=None)
+    launching.launch(program, log_directory=tmp_path / place)
+    assert json.loads((tmp_path / "run" / "result.json").read_text())["counts"]["actor_steps"] == 100
+    assert (tmp_path / place / "learner-0.log").exists()
+
+
 @pytest.mark.parametrize(
     "agent", ["ppo", "r2d2", "d4pg_overlap", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW_AGENTS)]
 )

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from acme_lite.experiments import run_directory
+from acme_lite.launching import log_directory
 
 
 class Mode(enum.Enum):
@@ -147,6 +148,33 @@ class TestOpenRunDirectory:
         with pytest.raises(ValueError, match=r"must be new, empty or a run's, got .* no config\.json"):
             open_(tmp_path, Config())
         assert os.listdir(tmp_path) == ["notes.txt"]
+
+    @pytest.mark.parametrize("place", [".", "logs", "a/b"])
+    def test_a_launchers_logs_are_no_foreign_files_and_stay_where_they_are(self, tmp_path, place):
+        folder = tmp_path / place
+        folder.mkdir(parents=True, exist_ok=True)
+        with log_directory.lock(folder):
+            for name in ("learner-0.log", "zygote.log", "nodes.json"):
+                (folder / name).write_text("a launcher's")
+            first = run_directory.open_run_directory(tmp_path, Config())
+            assert (first.path, first.resumed) == (tmp_path, False)
+            (tmp_path / "logs").mkdir(exist_ok=True)
+            (tmp_path / "logs" / "learner.csv").write_text("the run's")
+            first.close()
+            assert open_(tmp_path, Config()) == tmp_path
+        assert (tmp_path / "interrupted-1" / "logs" / "learner.csv").read_text() == "the run's"
+        assert not (tmp_path / "logs" / "learner.csv").exists()
+        moved = [path.name for path in (tmp_path / "interrupted-1").rglob("*") if path.is_file()]
+        assert moved == ["learner.csv"]
+        assert {path.name for path in folder.glob("*-*.log")} == {"learner-0.log"}
+        assert (folder / "nodes.json").exists() and (folder / "zygote.log").exists()
+
+    def test_foreign_files_beside_a_launchers_are_left_alone(self, tmp_path):
+        (tmp_path / "logs").mkdir()
+        with log_directory.lock(tmp_path / "logs"):
+            (tmp_path / "logs" / "notes.txt").write_text("mine")
+            with pytest.raises(ValueError, match="must be new, empty or a run's"):
+                open_(tmp_path, Config())
 
     def test_what_a_crash_left_is_no_foreign_file(self, tmp_path):
         (tmp_path / ".config.123.json").write_text("{")
