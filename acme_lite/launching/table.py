@@ -67,9 +67,10 @@ class Display:
 
     def __enter__(self) -> Display:
         if self._console.is_terminal:
-            self._live = rich.live.Live(console=self._console, auto_refresh=False)
+            live = rich.live.Live(console=self._console, auto_refresh=False)
             with loggers.tolerate_loss():
-                self._live.start()
+                live.start()
+                self._live = live  # one that has not started could not be stopped either
         return self
 
     def __exit__(

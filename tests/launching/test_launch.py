@@ -466,7 +466,12 @@ if __name__ == "__main__":
 def test_launchpads_own_launchers_run_the_same_nodes(launch_type, tmp_path, start_script):
     popen = start_script(LAUNCHPAD_SCRIPT.replace("LAUNCH_TYPE", repr(launch_type)))
     _, errors = popen.communicate(timeout=LIMIT)
-    assert [seen["counts"] for seen in programs.read(tmp_path / "asked")] == [{"asker": 3}], errors
+    assert popen.returncode == 0, errors
+    asked, counted = programs.read(tmp_path / "asked"), programs.read(tmp_path / "counter")
+    assert [seen["counts"] for seen in asked] == [{"asker": 3}], errors
+    pids = {seen["pid"] for seen in (*asked, *counted)}
+    assert len(pids) == (1 if launch_type == "local_mt" else 2)
+    wait_until(lambda: not alive(pids), "all nodes have ended")
 
 
 def make_waiting_program(tmp_path):

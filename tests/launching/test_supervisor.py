@@ -79,17 +79,32 @@ def test_what_a_node_has_reported_is_not_shown_once_it_has_died(supervising, nod
     assert (row.steps_per_second, row.episode_return, row.seconds_left) == (None, None, None)
 
 
-def test_a_display_goes_on_without_its_console(node):
-    class Gone(io.StringIO):
-        def write(self, text):
-            raise OSError(5, "Input/output error")  # as of a terminal that was closed
+@pytest.mark.parametrize("gone_from_the_start", [False, True])
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_display_goes_on_without_its_console(node, terminal, gone_from_the_start):
+    class Terminal(io.StringIO):
+        gone, num_lost = gone_from_the_start, 0
 
-    for terminal in (False, True):
-        console = rich.console.Console(file=Gone(), force_terminal=terminal)
-        with table.Display("program", console) as display:
-            display.say("lost")
-            display.update([node.row()])
-            display.update([node.row()], last=True)
+        def write(self, text):
+            if self.gone:
+                self.num_lost += 1
+                raise OSError(5, "Input/output error")  # as of a terminal that was closed
+            return super().write(text)
+
+    file = Terminal()
+    with table.Display("program", rich.console.Console(file=file, force_terminal=terminal)) as display:
+        file.gone = True
+        display.say("lost")
+        assert file.num_lost > 0
+        num_lost = file.num_lost
+        node.state = "running"
+        display.update([node.row()], last=True)
+        assert file.num_lost > num_lost
+        file.gone, node.state = False, "restarting"
+        display.say("told")
+        display.update([node.row()], last=True)
+    shown = file.getvalue()
+    assert "told" in shown and "restarting" in shown
 
 
 def test_a_failure_is_told_also_where_ctrl_c_came_after_it(monkeypatch, tmp_path):

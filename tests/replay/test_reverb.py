@@ -110,7 +110,7 @@ def test_who_reaches_the_server(make, loopback_only):
         try:
             probe.connect(("192.0.2.1", 9))  # sends nothing: asks which address would be used
         except OSError:
-            return  # this machine has no other address
+            pytest.skip("this machine has the loopback interface alone")
         address = probe.getsockname()[0]
     if loopback_only:
         with pytest.raises(OSError):
