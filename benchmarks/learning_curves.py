@@ -167,6 +167,11 @@ class Run:
                 parts.append(f"{name}={getattr(curves, name)}")
         return pathlib.Path(curves.directory) / file_name(*parts, f"seed{self.seed}", str(curves.steps))
 
+    @property
+    def log(self) -> pathlib.Path:
+        """Where its output goes."""
+        return self.directory.with_name(f"{self.directory.name}.log")  # there may be dots in the name
+
 
 def file_name(*parts: str) -> str:
     """Returns a name of task, agent and settings without characters that file names should not have."""
@@ -263,10 +268,9 @@ class Workers:
     def _start(self, run: Run) -> subprocess.Popen:
         run.directory.parent.mkdir(parents=True, exist_ok=True)
         command = [sys.executable, __file__, "--worker", json.dumps(dataclasses.asdict(run))]
-        log = run.directory.with_suffix(".log")
-        print(f"{run.agent} {run.task} seed {run.seed}: writes to {run.directory} and {log}", flush=True)
+        print(f"{run.agent} {run.task} seed {run.seed}: writes to {run.directory} and {run.log}", flush=True)
         # In a session of its own, so that Ctrl-C reaches it once, from here.
-        with log.open("a") as output:
+        with run.log.open("a") as output:
             return subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
 
 
@@ -489,7 +493,7 @@ def main(curves: Curves) -> None:
             done.result()
     report(runs, curves)
     if workers.failed:
-        logs = ", ".join(str(run.directory.with_suffix(".log")) for run in workers.failed)
+        logs = ", ".join(str(run.log) for run in workers.failed)
         sys.exit(f"{len(workers.failed)} of {len(missing)} runs failed; see {logs}.")
 
 

@@ -139,6 +139,9 @@ def test_what_changes_a_curve_stands_in_the_names(learning_curves):
     curves = learning_curves.Curves(settings=("n_step=3",), num_envs=8, evaluate_every=1_000, steps=9_000)
     assert curves.variant == ("n_step=3", "num_envs=8")
     assert learning_curves.Curves(normalize=True).variant == ("normalize=True",)
+    fractions = learning_curves.Curves(settings=("learning_rate=0.001:0:60",))
+    logs = {learning_curves.Run("ppo", TASK, seed, fractions).log.name for seed in (0, 1)}
+    assert logs == {f"gym-CartPole-v1_ppo_learning-rate=0.001-0-60_seed{seed}_100000.log" for seed in (0, 1)}
     name = learning_curves.Run("dqn", TASK, 2, curves).directory.name
     assert name == "gym-CartPole-v1_dqn_n-step=3_num-envs=8_evaluate-every=1000_seed2_9000"
     plain = learning_curves.Run("dqn", TASK, 2, learning_curves.Curves())
