@@ -83,7 +83,7 @@ VARIANTS: Mapping[str, Mapping[str, Any]] = {
         entropy_cost=0.01,
         normalize_observations=True,
         normalize_values=True,
-        learning_rate=learning.LinearSchedule(1e-3, 1e-4, 195),
+        learning_rate=learning.LinearSchedule(3e-4, 3e-5, 195),
     )
 }
 """Variants that differ from the defaults in several settings that belong together, by name.
