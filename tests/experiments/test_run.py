@@ -287,11 +287,14 @@ class SignallingObserver(InterruptingObserver):
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_other_signals_end_a_run_as_ctrl_c_does_and_the_process_too(tmp_path, capfd, number, code):
     experiment = make_experiment(tmp_path / "run", observers=[SignallingObserver(70, number)])
-    usual = signal.getsignal(number)
-    with pytest.raises(SystemExit) as ended:
-        experiments.run_experiment(experiment)
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup SIGHUP is ignored, and a run leaves it so
+    try:
+        with pytest.raises(SystemExit) as ended:
+            experiments.run_experiment(experiment)
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, before)
     assert ended.value.code == code
-    assert signal.getsignal(number) is usual
     assert (tmp_path / "run" / "variables.npz").exists()
     assert os.listdir(tmp_path / "run" / "checkpoints")
     said = capfd.readouterr()
