@@ -575,7 +575,6 @@ def test_images_get_the_torso_that_is_named(image_torso):
         ("max_ratio", -1.0, "a finite number greater than 0"),
         ("entropy_cost", float("nan"), "a finite number of at least 0"),
         ("hidden_sizes", (64, 0), "a tuple of whole numbers of at least 1"),
-        ("core_size", 8, "64 without a core"),
     ],
 )
 def test_bad_settings_are_named_with_what_is_allowed(field, value, allowed):

@@ -643,7 +643,6 @@ def test_bad_settings_are_named_with_what_is_allowed(field, value, allowed):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"core": "none", "core_size": 8}, "core_size must be 64 without a core, got 8"),
         ({"priority_exponent": 0.0, "importance_exponent": 0.5}, "importance_exponent must be 0.6 without a priority_"),
         ({"priority_exponent": 0.0, "max_priority_weight": 0.5}, "max_priority_weight must be 0.9 without a priority_"),
     ],

@@ -74,8 +74,6 @@ class IMPALAConfig:
         checks.sizes(self, "hidden_sizes")
         checks.at_least(self, self.batch_size, "queue_size")
         checks.one_of(self, networks.CORES, "core")
-        if self.core == "none":
-            checks.left_at_default(self, "without a core", "core_size")
         checks.one_of(self, impala_networks.IMAGE_TORSOS, "image_torso")
         checks.one_of(self, learning.OPTIMIZERS, "optimizer")
 

@@ -91,8 +91,6 @@ class R2D2Config:
         checks.sizes(self, "hidden_sizes")
         checks.in_range(self, 1, self.trace_length, "period")  # steps between two traces would never be trained
         checks.one_of(self, networks.CORES, "core")
-        if self.core == "none":
-            checks.left_at_default(self, "without a core", "core_size")
         if not self.priority_exponent:
             checks.left_at_default(self, "without a priority_exponent", "max_priority_weight", "importance_exponent")
 
