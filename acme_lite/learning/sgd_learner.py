@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from acme_lite import _runtime, counting, loggers, replay, types
-from acme_lite.learning import learner_core
+from acme_lite.learning import learner_core, packing
 
 
 class NonFiniteMetricError(FloatingPointError):
@@ -73,14 +73,14 @@ class SGDLearner:
         batch_size = getattr(dataset, "batch_size", None)  # otherwise the first sample shows it
         if batch_size is not None:
             self._sharding.check(batch_size)
-        self._donate = self._sharding.platform != "cpu"
+        donate = self._sharding.platform != "cpu"
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "learner") if overlap else None
 
         self._metric_names: list[str] = []
-        self._copy = _runtime.jit(lambda tree: jax.tree.map(jnp.copy, tree))  # one call, however many leaves
-        self._state = self._sharding.replicate(_runtime.jit(core.init)(key))
-        self._compiled = _runtime.jit(self._call, state=self._state, donate_argnums=(0,) if self._donate else ())
-        self._variables = self._published()
+        packed, variables = self._sharding.replicate(_runtime.jit(self._init)(key))
+        self._state = packed  # packed, as wherever it is not said otherwise
+        self._variables = self._sharding.first(variables)
+        self._compiled = _runtime.jit(self._call, state=packed, donate_argnums=(0,) if donate else ())
         self._future: concurrent.futures.Future | None = None
         self._pending: tuple[Any, Any, Any] | None = None  # (info, priorities, metrics) of the last call
         self._window: list[Any] = []
@@ -124,11 +124,10 @@ class SGDLearner:
     def save(self) -> Any:
         """Returns the state, the variables that others see, and what the last call left behind, on the host."""
         result = None if self._future is None else self._future.result()
-        state = self._state if result is None else result[0]
-        pending = self._pending if result is None else (self._info, *result[1:])
-        return jax.device_get(
+        packed = self._state if result is None else result[0]
+        pending = self._pending if result is None else (self._info, *result[2:])
+        return {"state": self._packing.unpack(jax.device_get(packed))} | jax.device_get(
             {
-                "state": state,
                 "variables": self._variables,
                 "pending": pending,
                 "published": result is None,
@@ -140,20 +139,21 @@ class SGDLearner:
 
     def restore(self, state: Any) -> None:
         self._future = None
-        self._state = self._sharding.replicate(jax.device_put(state["state"]))
+        packed, variables = self._sharding.replicate(_runtime.jit(self._packed)(state["state"]))
+        self._state, variables = packed, self._sharding.first(variables)
         self._window = list(state["window"])
         self._metric_names = list(state["metric_names"])
         self._num_steps = state["num_steps"]
         self._pending = state["pending"]
         if state["published"]:
-            self._variables = self._published()
+            self._variables = variables
         else:
             # The call had ended but not been taken up: its results are published at the start of the next step.
             self._variables = self._sharding.first(self._sharding.replicate(jax.device_put(state["variables"])))
             info, priorities, metrics = state["pending"]
             self._info, self._pending = info, None
             self._future = concurrent.futures.Future()
-            self._future.set_result((self._state, priorities, metrics))
+            self._future.set_result((packed, variables, priorities, metrics))
 
     def close(self) -> None:
         """Takes up the last call: publishes its variables, sends its priorities back, writes the rest of the log.
@@ -169,25 +169,36 @@ class SGDLearner:
             if self._executor is not None:
                 self._executor.shutdown(wait=True)
 
-    def _call(self, state, data):
-        """One compiled call: K learner steps; returns the state, priorities and metrics `[K, M]`."""
+    def _init(self, key):
+        """Returns the first state, packed, and the variables."""
+        state = self._core.init(key)
+        self._packing = packing.Packing(state)
+        return self._packed(state)
+
+    def _packed(self, state):
+        """Returns a state packed, and its variables in arrays of their own: the state's may be donated."""
+        return self._packing.pack(state), dict(self._core.variables(state))
+
+    def _call(self, packed, data):
+        """One compiled call: K learner steps; returns state, variables, priorities and metrics `[K, M]`."""
 
         def update(state, data):
             state, output = self._core.update(state, replay.Sample(*data))
             self._metric_names = sorted(output.metrics)
             return state, (output.priorities, _stack_metrics(output.metrics))
 
+        state = self._packing.unpack(packed)
         if self._num_steps_per_call == 1:
             state, (priorities, metrics) = update(state, data)
             metrics = metrics[None]
         else:
             state, (priorities, metrics) = jax.lax.scan(update, state, data)
-        return self._sharding.keep_replicated(state), priorities, metrics
+        return *self._sharding.keep_replicated(self._packed(state)), priorities, metrics
 
     def _publish(self, info, result) -> None:
-        self._state, priorities, metrics = result
+        self._state, variables, priorities, metrics = result
+        self._variables = self._sharding.first(variables)
         self._pending = (info, priorities, metrics)
-        self._variables = self._published()
 
     def _take_up(self) -> None:
         """Waits for the call that runs in the thread, if any, and publishes what it gave."""
@@ -231,11 +242,6 @@ class SGDLearner:
                 {**self._counter.get_counts(), "learner_steps": steps}
                 | dict(zip(self._metric_names, means, strict=True))
             )
-
-    def _published(self) -> dict[str, types.ArrayTree]:
-        """Returns the variables as others may keep them: on one device, and never a buffer that will be donated."""
-        variables = self._sharding.first(dict(self._core.variables(self._state)))
-        return self._copy(variables) if self._donate else variables
 
 
 def _stack_metrics(metrics: Mapping[str, jax.Array]) -> jax.Array:

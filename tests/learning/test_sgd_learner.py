@@ -9,6 +9,7 @@ import optax
 import pytest
 
 from acme_lite import counting, learning, loggers, replay
+from acme_lite.learning import packing, sgd_learner
 from tests import two_devices
 
 
@@ -235,6 +236,44 @@ def test_a_learner_restored_before_its_first_step_names_the_metrics_of_the_one_b
     after.close()
     assert [row["learner_steps"] for row in logger.rows] == [2]
     assert {"loss", "gradient_norm", "probability", "table_size"} < set(logger.rows[0])
+
+
+@pytest.mark.parametrize("size", [3, 2 * packing.LARGEST_PACKED])
+@pytest.mark.parametrize("overlap", [False, True])
+def test_variables_outlive_the_state_that_an_accelerator_gives_up(monkeypatch, overlap, size):
+    make = sgd_learner._BatchSharding.__init__
+
+    def make_as_on_gpu(self, *args):
+        make(self, *args)
+        self.platform = "gpu"
+
+    monkeypatch.setattr(sgd_learner._BatchSharding, "__init__", make_as_on_gpu)
+
+    def update(state, sample):
+        weights, steps = state
+        return (weights + 1, steps + 1), learning.LearnerOutput({"loss": jnp.mean(weights)})
+
+    core = learning.LearnerCore(lambda key: (jnp.zeros(size), 0), update, lambda state: {"policy": state[0]})
+    learner = learning.SGDLearner(core, Batches(), key=jax.random.key(0), overlap=overlap)
+    seen, given = [], learner._state
+    for _ in range(4):
+        seen += learner.get_variables(["policy"])
+        learner.step()
+    learner.close()
+    assert all(array.is_deleted() for array in given)
+    np.testing.assert_array_equal([array[0] for array in seen], [0, 0, 1, 2] if overlap else [0, 1, 2, 3])
+
+
+def test_a_state_that_changes_its_dtype_is_named():
+    core = regression_core()
+
+    def update(state, sample):
+        (weights, opt_state, steps), output = core.update(state, sample)
+        return (weights, opt_state, steps / 2), output
+
+    learner = learning.SGDLearner(core._replace(update=update), Batches(), key=jax.random.key(0))
+    with pytest.raises(ValueError, match=r"state\[2\] must keep its shape and dtype, \(\) and int32"):
+        learner.step()
 
 
 def test_metrics_may_be_missing_and_must_be_scalars():
