@@ -27,6 +27,10 @@ from jax.interpreters import mlir
 _LARGEST_FOR_OLDER_RUNTIME = 500_000
 """Numbers in the state of an update: with optimiser and target, 256-256 units have 270,000 and 512-512 a million."""
 
+_PYTHON_310 = "Python 3.10 on x86-64 Linux"
+_EXISTS_FOR = {"dm_control": "Python 3.10 to 3.12", "launchpad": _PYTHON_310, "reverb": _PYTHON_310}
+"""Where packages can be installed that no extra brings elsewhere."""
+
 if "JAX_CPU_ENABLE_ASYNC_DISPATCH" not in os.environ:
     jax.config.update("jax_cpu_enable_async_dispatch", False)
 
@@ -146,9 +150,11 @@ def import_extra(module: str, extra: str, purpose: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] != module.split(".", maxsplit=1)[0]:
+        package = module.split(".", maxsplit=1)[0]
+        if error.name is None or error.name.split(".")[0] != package:
             raise
-        raise ImportError(f"{purpose} needs the package {error.name!r}: pip install '.[{extra}]'") from error
+        exists = f", which exists for {_EXISTS_FOR[package]} alone" if package in _EXISTS_FOR else ""
+        raise ImportError(f"{purpose} needs the package {error.name!r}{exists}: pip install '.[{extra}]'") from error
 
 
 def python_library_folders() -> list[pathlib.Path]:

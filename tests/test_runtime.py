@@ -101,6 +101,16 @@ def test_a_missing_extra_is_named_in_one_sentence():
         _runtime.import_extra("no_such_module", "envs", "Flying")
 
 
+def test_a_package_that_does_not_exist_everywhere_says_where_it_does(monkeypatch):
+    monkeypatch.setitem(sys.modules, "launchpad", None)
+    message = (
+        r"^A program needs the package 'launchpad', which exists for Python 3.10 on x86-64 Linux alone: "
+        r"pip install '\.\[distributed\]'$"
+    )
+    with pytest.raises(ImportError, match=message):
+        _runtime.import_extra("launchpad", "distributed", "A program")
+
+
 def test_an_error_inside_an_extra_is_not_hidden(tmp_path, monkeypatch):
     (tmp_path / "broken_extra.py").write_text("import also_not_there\n")
     monkeypatch.syspath_prepend(tmp_path)
