@@ -20,15 +20,20 @@ class Blocks:
 
     Args:
         orders: the orders of all tables.
-        num_item_blocks: blocks that items may take, if all their rows are live. Those that are held come on top, twice,
-            and a few more: blocks at the ends of what a writer wrote are rarely full of live rows.
+        num_blocks: blocks to make room for.
+        most_blocks: blocks that items may take before the oldest ones give way. Those that are held come on top, twice,
+            and a few more.
+
+    Attributes:
+        crowded: whether items had to give way.
     """
 
-    def __init__(self, orders: list[Order], num_item_blocks: int):
+    def __init__(self, orders: list[Order], num_blocks: int, most_blocks: int):
+        self.crowded = False
         self._orders = orders
-        self._num_item_blocks = num_item_blocks
-        self._newest_keys = np.full((len(orders), num_item_blocks + 1), -1, np.int64)
-        self._num_holders = np.zeros(num_item_blocks + 1, np.int32)
+        self._most_blocks = most_blocks
+        self._newest_keys = np.full((len(orders), num_blocks + 1), -1, np.int64)
+        self._num_holders = np.zeros(num_blocks + 1, np.int32)
         self._num_used = 1
         self._free: list[int] = []
 
@@ -37,8 +42,9 @@ class Blocks:
         block = self._take_free()
         while block is None:
             num_held = np.count_nonzero(self._num_holders)
-            if self._num_used <= self._num_item_blocks + 2 * num_held + _NUM_SPARE_BLOCKS:
+            if self._num_used <= self._most_blocks + 2 * num_held + _NUM_SPARE_BLOCKS:
                 return self.take_new()
+            self.crowded = True
             self._remove_items()
             block = self._take_free()
         return block

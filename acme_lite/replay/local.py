@@ -20,9 +20,10 @@ class LocalReplay:
     """An `interface.Replay` in the memory of this process.
 
     Each step is stored once. A leaf of the observation that is declared as a `specs.FrameStack` is stored frame by
-    frame and stacked when it is sampled. Memory is touched only as it is needed. A table loses its oldest items before
-    it is full only where they span more rows than an adder can make them span, for instance because many writers were
-    opened for a few steps each.
+    frame and stacked when it is sampled. Memory is touched only as it is needed. Where few of the rows belong to an
+    item (an adder that leaves short ends of episodes out, many writers that were opened for a few steps each), it takes
+    more than the log says at the start, and where the machine has no more, the oldest items leave early, with a
+    warning in the log.
 
     Items are drawn one by one, as by a Reverb server, also within a batch. Uniform and prioritised draws are with
     replacement; `Fifo` and `Lifo` give the oldest or newest item until `max_times_sampled` removes it, so with

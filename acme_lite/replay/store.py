@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import pathlib
+import sys
 import threading
 import time
 import weakref
@@ -28,7 +29,7 @@ _MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 256, 1024
 
 
 def _num_rows(table: tables.Table, *, worst: bool) -> int:
-    """Returns the rows that a full table takes: with long episodes, or with the worst that an adder makes."""
+    """Returns the rows that a full table takes: with long episodes, or with the shortest that give an item each."""
     items = table.items
     if not worst:
         if isinstance(items, tables.Transitions):
@@ -144,7 +145,7 @@ class Store:
         bytes_per_row = row_bytes(signature)
         num_rows = sum(_num_rows(table, worst=False) for table in declarations)
         self.num_bytes = num_rows * bytes_per_row + sum(table.max_size * item_bytes(table) for table in declarations)
-        available = min(_memory("MemAvailable", self.num_bytes), _container_memory(self.num_bytes))
+        available = min(_memory("MemAvailable", sys.maxsize), _container_memory(sys.maxsize))
         names = ", ".join(table.name for table in declarations)
         _logger.info("Replay (%s) takes %.1f MB when it is full.", names, self.num_bytes / 1e6)
         if self.num_bytes > available:
@@ -152,16 +153,18 @@ class Store:
                 f"The replay's tables ({names}) need {self.num_bytes:,} bytes when they are full, and this machine has "
                 f"{available:,} bytes left: lower max_size."
             )
-        # The worst case is rare, and its memory untouched until then; more than the machine has cannot be asked for.
+        # Short episodes are rare, and the memory for them untouched until then; more than the machine has cannot be
+        # asked for. Where few of the rows are of an item (an adder that leaves short ends out), it takes even more.
         machine_rows = _memory("MemTotal", self.num_bytes) // max(bytes_per_row, 1)
-        worst = sum(_num_rows(table, worst=True) for table in declarations)
-        num_rows = min(max(num_rows, min(worst, machine_rows)), _MAX_ROWS)
+        for_short_episodes = sum(_num_rows(table, worst=True) for table in declarations)
+        most_rows = min(max(num_rows, available // max(bytes_per_row, 1)), _MAX_ROWS)
+        num_rows = min(max(num_rows, min(for_short_episodes, machine_rows)), _MAX_ROWS)
         self.block_rows = min(max(num_rows // 64, _MIN_BLOCK_ROWS), _MAX_BLOCK_ROWS)
-        num_item_blocks = -(-num_rows // self.block_rows)
+        num_blocks = -(-num_rows // self.block_rows)
         self.lock = threading.Lock()
         orders = [make_order(table) for table in declarations]
-        self.blocks = Blocks(orders, num_item_blocks)
-        self.rows = Rows(signature, (num_item_blocks + 64) * self.block_rows)
+        self.blocks = Blocks(orders, num_blocks, max(num_blocks, most_rows // self.block_rows))
+        self.rows = Rows(signature, (num_blocks + 64) * self.block_rows)
         self.tables = {
             table.name: LocalTable(table, index, order, self.rows, self.blocks)
             for index, (table, order) in enumerate(zip(declarations, orders, strict=True))
@@ -172,6 +175,7 @@ class Store:
         self._num_writers = 0
         self._restored_writers: dict[int, dict[str, Any]] = {}
         self._closed = False
+        self._warned = False
 
     def table(self, name: str) -> LocalTable:
         """Returns a table.
@@ -212,6 +216,13 @@ class Store:
         """Returns a block for one holder; removes the oldest items where there is no other way."""
         self.check_open()
         block = self.blocks.take()
+        if self.blocks.crowded and not self._warned:
+            self._warned = True
+            _logger.warning(
+                "Replay (%s): few of the rows that are written belong to an item, and memory holds no more of them, so "
+                "the oldest items leave before max_size is reached.",
+                ", ".join(self.tables),
+            )
         if (block + 1) * self.block_rows > self.rows.num_rows:
             self.rows.grow((block + block // 4 + 64) * self.block_rows)
         return block

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+
 import numpy as np
 import pytest
 
 from acme_lite import replay, specs
+from acme_lite.replay import store
 from tests.replay import steps
 
 STACK = 3
@@ -247,6 +250,35 @@ def test_long_episodes_use_little_more_than_one_row_per_item():
     blocks = made._store.blocks
     assert len(blocks.in_use()) * made._store.block_rows < 1.1 * 10_000 + 3 * made._store.block_rows
     assert blocks._num_used * made._store.block_rows < 1.2 * 10_000 + 5 * made._store.block_rows
+
+
+def test_rows_without_items_take_no_place_of_items():
+    made = replay.LocalReplay([steps.transition_table(200)])
+    stream = steps.Steps(made.writer())
+    for _ in range(300):
+        stream.transitions()
+        for _ in range(600):  # more than a block, so that each item keeps one
+            stream.step()
+    assert made.info().tables["replay"].size == 200
+    sample = next(made.dataset("replay", 2000))
+    assert set(steps.numbers(sample)) == set(range(100, 300))
+    np.testing.assert_array_equal(sample.data.observation[:, 1], 601 * sample.data.reward)
+
+
+def test_items_leave_early_where_memory_holds_no_more_rows(monkeypatch, caplog):
+    monkeypatch.setattr(store, "_memory", lambda name, fallback: 300_000)
+    made = replay.LocalReplay([steps.transition_table(200)])
+    stream = steps.Steps(made.writer())
+    with caplog.at_level(logging.WARNING, logger="acme_lite.replay"):
+        for _ in range(300):
+            stream.transitions()
+            for _ in range(600):
+                stream.step()
+    size = made.info().tables["replay"].size
+    assert 10 < size < 200
+    assert set(steps.numbers(next(made.dataset("replay", 2000)))) == set(range(300 - size, 300))
+    (record,) = caplog.records
+    assert "the oldest items leave before max_size is reached" in record.getMessage()
 
 
 def test_steps_without_items_remove_none():
