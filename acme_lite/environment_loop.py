@@ -94,7 +94,7 @@ class EnvironmentLoop:
         label: what the counts are called after.
 
     Raises:
-        ValueError: the environment's reward is not a scalar.
+        ValueError: the environment is none, or its reward is not a scalar.
     """
 
     def __init__(
@@ -307,6 +307,11 @@ class EnvironmentLoop:
 
 
 def _vectorise(environment: Any) -> vector.VectorEnvironment:
+    if not hasattr(environment, "reward_spec"):
+        raise ValueError(
+            "environment must be a dm_env.Environment or a VectorEnvironment (environments.GymnasiumEnvironment and "
+            f"GymnasiumVectorEnvironment adapt those of Gymnasium), got {type(environment).__name__}."
+        )
     if hasattr(environment, "num_envs"):
         return environment
     from acme_lite import environments

@@ -226,6 +226,11 @@ def test_limits_are_checked(kwargs, message):
         make_loop([[1]]).run(**kwargs)
 
 
+def test_environments_of_another_kind_are_refused():
+    with pytest.raises(ValueError, match=r"environments.GymnasiumEnvironment and .* of Gymnasium\), got object"):
+        environment_loop.EnvironmentLoop(object(), RecordingActor())
+
+
 def test_rewards_must_be_scalars():
     class Environment(ScriptedVectorEnvironment):
         def reward_spec(self):

@@ -95,7 +95,9 @@ class GymnasiumVectorEnvironment:
 
     Args:
         environment: any in the modes next-step and disabled (it must take `reset_mask`, as that mode asks); in the mode
-            same-step a `SyncVectorEnv` or `AsyncVectorEnv`, since these alone reset single members there.
+            same-step a `SyncVectorEnv` or `AsyncVectorEnv`, since these alone reset single members there. In that mode
+            members must not give all their observations in the same array: Gymnasium resets them before their last
+            one is seen (a `SyncVectorEnv` of such members is refused at the first end of an episode).
         seed: in [0, 2^63).
 
     Raises:
@@ -154,7 +156,9 @@ class GymnasiumVectorEnvironment:
         last = (np.asarray(truncated, bool) & ~first) | terminated
         if self._mode is gymnasium_vector.AutoresetMode.SAME_STEP:
             for member in np.flatnonzero(last):
-                _set_member(observation, member, self._decode_final(infos["final_obs"][member]))
+                final = infos["final_obs"][member]
+                self._check_final(member, final)
+                _set_member(observation, member, self._decode_final(final))
         if self._mode is not gymnasium_vector.AutoresetMode.NEXT_STEP and first.any():
             fresh = self._reset_members(first)
             observation = jax.tree.map(lambda new, old: _where(first, new, old), fresh, observation)
@@ -169,6 +173,19 @@ class GymnasiumVectorEnvironment:
             discount=np.where(terminated, _ZERO, _ONE),
             observation=observation,
         )
+
+    def _check_final(self, member: int, final: Any) -> None:
+        """Raises ValueError if the member's reset has overwritten its last observation."""
+        newest = getattr(self.environment.unwrapped, "_env_obs", None)  # of a SyncVectorEnv
+        if newest is None:
+            return
+        for one, other in zip(jax.tree.leaves(final), jax.tree.leaves(newest[member]), strict=True):
+            if isinstance(one, np.ndarray) and isinstance(other, np.ndarray) and np.may_share_memory(one, other):
+                raise ValueError(
+                    f"GymnasiumVectorEnvironment.environment gives every observation of member {member} in the same "
+                    f"array, so that the last one is lost in autoreset mode {self._mode.value!r}: use mode "
+                    f"{gymnasium_vector.AutoresetMode.NEXT_STEP.value!r}, or have the members return copies."
+                )
 
     def _reset_members(self, mask: types.BoolArray) -> types.ArrayTree:
         observation, _ = self.environment.reset(options={"reset_mask": mask.copy()})

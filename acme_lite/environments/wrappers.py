@@ -16,7 +16,11 @@ from dm_env import specs as dm_specs
 
 from acme_lite import specs, types
 
-_SINGLE = {np.dtype(np.float64): np.dtype(np.float32), np.dtype(np.int64): np.dtype(np.int32)}
+_SINGLE = {
+    np.dtype(np.float64): np.dtype(np.float32),
+    np.dtype(np.int64): np.dtype(np.int32),
+    np.dtype(np.uint64): np.dtype(np.uint32),
+}
 
 
 class Wrapper(dm_env.Environment):
@@ -339,15 +343,16 @@ def _to_single(leaf: Any) -> np.ndarray:
 
 def _is_long(spec: dm_specs.Array) -> bool:
     """Returns whether a spec allows whole numbers that 32 bits cannot hold."""
-    if spec.dtype != np.int64 or isinstance(spec, dm_specs.DiscreteArray):
+    if spec.dtype not in (np.int64, np.uint64) or isinstance(spec, dm_specs.DiscreteArray):
         return False
+    low, high = specs.whole_range(_SINGLE[spec.dtype])
     minimum, maximum = _bounds(spec)
-    return bool(np.any(minimum < -(2**31)) or np.any(maximum >= 2**31))
+    return bool(np.any(minimum < low) or np.any(maximum > high))
 
 
 def _to_single_checked(leaf: Any) -> np.ndarray:
     array, single = np.asarray(leaf), _to_single(leaf)
-    if array.dtype == np.int64 and (array != single).any():
+    if array.dtype in (np.int64, np.uint64) and (array != single).any():
         raise ValueError(f"An observation must have numbers that 32 bits can hold, got {array.min()} to {array.max()}.")
     return single
 

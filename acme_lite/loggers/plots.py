@@ -66,11 +66,17 @@ def plot_learning_curve(
 
 
 def running_mean(values: np.ndarray, window: int) -> np.ndarray:
-    """Returns `[M]` means of the last `window` values (of all so far where there are fewer) for `[M]` values."""
-    sums = np.cumsum(np.concatenate([[0.0], np.asarray(values, np.float64)]))
+    """Returns `[M]` means of the last `window` values (of all so far where there are fewer) for `[M]` values.
+
+    A mean over a value that is not finite is NaN.
+    """
+    values = np.asarray(values, np.float64)
+    finite = np.isfinite(values)
+    sums, counts = (np.cumsum([0, *each]) for each in (np.where(finite, values, 0), finite))
     ends = np.arange(1, len(sums))
     starts = np.maximum(ends - window, 0)
-    return (sums[ends] - sums[starts]) / (ends - starts)
+    means = (sums[ends] - sums[starts]) / (ends - starts)
+    return np.where(counts[ends] - counts[starts] == ends - starts, means, np.nan)
 
 
 def _draw_training(axes: matplotlib.axes.Axes, steps: np.ndarray, returns: np.ndarray) -> None:

@@ -317,6 +317,7 @@ def test_floats_where_the_space_has_whole_numbers_are_refused():
     [
         (spaces.Box(0, 255, (2,), np.uint8), np.array([300, -1])),
         (spaces.Box(0, 2**40, (2,), np.int64), np.array([2**33, 0])),
+        (spaces.Box(0, 2**40, (2,), np.uint64), np.array([2**33, 0], np.uint64)),
     ],
 )
 def test_whole_numbers_beyond_the_dtype_of_the_spec_are_refused(space, value):
@@ -324,6 +325,35 @@ def test_whole_numbers_beyond_the_dtype_of_the_spec_are_refused(space, value):
     environment._observe = lambda: value
     with pytest.raises(ValueError, match=f"must have numbers in .*, got {value.min()} to {value.max()}"):
         environments.GymnasiumEnvironment(environment).reset()
+
+
+class OneArray(gymnasium.Env):
+    """Counts its steps in one array, to three."""
+
+    observation_space = spaces.Box(0, 9, (1,), np.float32)
+    action_space = spaces.Discrete(2)
+    steps = np.zeros(1, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        self.steps[:] = 0
+        return self.steps, {}
+
+    def step(self, action):
+        self.steps += 1
+        return self.steps, 1.0, False, bool(self.steps[0] == 3), {}
+
+
+@pytest.mark.parametrize("mode", gymnasium.vector.AutoresetMode)
+def test_members_that_reuse_their_array_lose_no_last_observation(mode):
+    native = gymnasium.vector.SyncVectorEnv([OneArray], autoreset_mode=mode)
+    environment = environments.GymnasiumVectorEnvironment(native)
+    environment.reset()
+    action = np.zeros(1, np.int32)
+    if mode is gymnasium.vector.AutoresetMode.SAME_STEP:
+        with pytest.raises(ValueError, match=r"every observation of member 0 in the same array.*use mode 'NextStep'"):
+            [environment.step(action) for _ in range(3)]
+    else:
+        assert [environment.step(action).observation.item() for _ in range(4)] == [1, 2, 3, 0]
 
 
 def test_members_of_a_vector_may_change_their_actions():

@@ -116,9 +116,10 @@ def test_single_precision_keeps_structure_and_kinds_of_specs():
     assert all(isinstance(leaf, specs.FrameStack) for leaf in jax.tree.leaves(stacked))
 
 
-def test_single_precision_refuses_whole_numbers_that_it_cannot_hold():
-    spec = dm_specs.Array((2,), np.int64)
-    inner = episodes.Scripted([np.array([5, 2**33])], [], [], observation_spec=spec)
+@pytest.mark.parametrize("dtype", [np.int64, np.uint64])
+def test_single_precision_refuses_whole_numbers_that_it_cannot_hold(dtype):
+    spec = dm_specs.Array((2,), dtype)
+    inner = episodes.Scripted([np.array([5, 2**33], dtype)], [], [], observation_spec=spec)
     with pytest.raises(ValueError, match="that 32 bits can hold, got 5 to 8589934592"):
         environments.SinglePrecision(inner).reset()
 

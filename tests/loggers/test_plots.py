@@ -15,6 +15,11 @@ def test_running_mean_by_hand():
     np.testing.assert_allclose(plots.running_mean(np.array([1, 3, 8, 1]), 3), [1, 2, 4, 4])
 
 
+def test_running_mean_goes_on_behind_what_is_not_finite():
+    values = np.array([1, np.nan, 3, 5, np.inf, 7, 9])
+    np.testing.assert_allclose(plots.running_mean(values, 2), [1, np.nan, np.nan, 4, np.nan, np.nan, 8])
+
+
 def test_running_mean_of_nothing_is_empty():
     assert plots.running_mean(np.array([]), 5).shape == (0,)
 
