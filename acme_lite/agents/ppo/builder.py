@@ -78,18 +78,19 @@ class PPOConfig:
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "control": dict(
         discount=0.995,
-        unroll_length=256,
+        unroll_length=1_024,
         minibatch_size=64,
         entropy_cost=0.01,
         normalize_observations=True,
         normalize_values=True,
-        learning_rate=learning.LinearSchedule(3e-4, 3e-5, 195),
+        learning_rate=learning.LinearSchedule(3e-4, 3e-5, 48),
     )
 }
 """Variants that differ from the defaults in several settings that belong together, by name.
 
 `control` is for tasks of the DeepMind control suite with 8 environments: rewards of up to 1 a step, episodes of 1,000
-steps, and a step size that falls over the first 400,000 environment steps.
+steps, of which each batch holds all (they begin together, and batches of their later parts alone would let the policy
+forget how they begin), and a step size that falls over the first 400,000 environment steps.
 """
 
 
