@@ -15,7 +15,7 @@ import os
 import pathlib
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -26,6 +26,9 @@ from jax.interpreters import mlir
 
 _LARGEST_FOR_OLDER_RUNTIME = 500_000
 """Numbers in the state of an update: with optimiser and target, 256-256 units have 270,000 and 512-512 a million."""
+
+_LINEAR_ALGEBRA = frozenset(dir(jax.lax.linalg)) | {"geqrf", "geqp3"}
+"""Names of JAX's primitives of linear algebra, and of some functions."""
 
 _PYTHON_310 = "Python 3.10 on x86-64 Linux"
 _EXISTS_FOR = {"dm_control": "Python 3.10 to 3.12", "launchpad": _PYTHON_310, "reverb": _PYTHON_310}
@@ -96,14 +99,43 @@ def jit(function: Callable[..., Any], *, state: Any = (), **kwargs: Any) -> Call
     if not leaves and jax.default_backend() == "cpu":
         # To act and to draw parameters takes as long as with all of LLVM's optimisations; some updates take longer.
         options["xla_backend_optimization_level"] = 1
+    newer = jax.jit(function, compiler_options=options, **kwargs)
     size = sum(np.size(leaf) for leaf in leaves)
-    if jax.__version_info__ < (0, 7) and jax.local_device_count() == 1 and size <= _LARGEST_FOR_OLDER_RUNTIME:
-        # The newer of XLA's two runtimes, which later versions of JAX have alone, takes twice as long for a small
-        # update and does not vectorise an activation in place; the older one ends the process at an all-reduce. One of
-        # its passes, which calls oneDNN for large products, ends the process at the gradient of `tanh(x) @ w` by an
-        # index, as of DQN's action values with 256 units. Without it large updates are slower than in the newer one.
-        options |= {"xla_cpu_use_thunk_runtime": False, "xla_disable_hlo_passes": "onednn-contraction-rewriter"}
-    return jax.jit(function, compiler_options=options, **kwargs)
+    if jax.__version_info__ >= (0, 7) or jax.local_device_count() > 1 or size > _LARGEST_FOR_OLDER_RUNTIME:
+        return newer
+    # The newer of XLA's two runtimes, which later versions of JAX have alone, takes twice as long for a small update
+    # and does not vectorise an activation in place; the older one ends the process at an all-reduce. One of its passes,
+    # which calls oneDNN for large products, ends the process at the gradient of `tanh(x) @ w` by an index, as of DQN's
+    # action values with 256 units. Without it large updates are slower than in the newer one.
+    options |= {"xla_cpu_use_thunk_runtime": False, "xla_disable_hlo_passes": "onednn-contraction-rewriter"}
+    older = jax.jit(function, compiler_options=options, **kwargs)
+    chosen: Callable[..., Any] | None = None
+
+    def call(*args: Any) -> Any:
+        nonlocal chosen
+        if chosen is None:
+            # The older runtime's triangular solves of some sizes give wrong numbers.
+            chosen = newer if _has_linear_algebra(older.trace(*args).jaxpr.jaxpr) else older
+        return chosen(*args)
+
+    return call
+
+
+def _has_linear_algebra(jaxpr: Any) -> bool:
+    """Returns whether a traced function, or one that it calls, solves, factorises or inverts."""
+    return any(
+        equation.primitive.name in _LINEAR_ALGEBRA
+        or any(_has_linear_algebra(inner) for value in equation.params.values() for inner in _jaxprs(value))
+        for equation in jaxpr.eqns
+    )
+
+
+def _jaxprs(value: Any) -> Iterator[Any]:
+    """Yields the traced functions among an equation's parameters."""
+    for part in value if isinstance(value, (tuple, list)) else (value,):
+        inner = getattr(part, "jaxpr", part)
+        if hasattr(inner, "eqns"):
+            yield inner
 
 
 def acting_device() -> jax.Device | None:

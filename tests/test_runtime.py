@@ -61,8 +61,15 @@ def test_the_folders_of_this_python_are_looked_at():
     assert os.path.join(sys.base_prefix, "lib") in folders
 
 
-def run_python(code):
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=240, check=False)
+def run_python(code, **environment):
+    result = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env=os.environ | environment,
+    )
     assert result.returncode == 0, result.stderr
     return json.loads(result.stdout.splitlines()[-1])
 
@@ -142,6 +149,32 @@ gradient = _runtime.jit(jax.grad(loss))(weights, np.ones((128, 4), np.float32), 
 print(json.dumps([leaf.shape for leaf in gradient]))
 """
     assert run_python(code) == [[4, 256], [256, 256], [256, 2]]
+
+
+def test_linear_algebra_in_updates_is_right():
+    # XLA's older runtime gives wrong numbers here, at the level of optimisation that runs have, unlike tests.
+    code = """
+import json
+import jax, jax.numpy as jnp, numpy as np
+from acme_lite import _runtime
+def solve(factor, vector):
+    return jax.scipy.linalg.solve_triangular(factor, vector, lower=True)
+def solve_in_loop(factor, vector):
+    return jax.lax.scan(lambda carry, _: (carry, solve(factor, vector + carry)), 0.0, None, 2)[1]
+def gradient(factor, vector):
+    return jax.grad(lambda factor: jnp.sum(solve(factor, vector) ** 2))(factor)
+worst = {}
+for function in (solve, solve_in_loop, gradient):
+    for size in (4, 6, 7):
+        factor = np.tril(np.full((size, size), 0.1, np.float32)) + 1.8 * np.eye(size, dtype=np.float32)
+        vector = np.ones(size, np.float32)
+        ours = _runtime.jit(function, state=factor)(factor, vector)
+        difference = np.abs(ours - jax.jit(function)(factor, vector)).max()
+        worst[function.__name__] = max(worst.get(function.__name__, 0), float(difference))
+print(json.dumps(worst))
+"""
+    worst = run_python(code, XLA_FLAGS="")
+    assert len(worst) == 3 and max(worst.values()) < 1e-6, worst
 
 
 def convolve(inputs, kernel, strides, padding, dilation=(1, 1)):

@@ -620,3 +620,9 @@ def test_actions_and_masks_that_do_not_fit_are_an_error_before_anything_runs():
     mask = specs.BoundedArray((2,), np.int8, 0, 1)
     with pytest.raises(ValueError, match="'action_mask'"):
         ppo.make_networks(SPEC._replace(observation={"board": specs.Array((4,), np.float32), "action_mask": mask}))
+
+
+def test_normalised_advantages_need_two_steps():
+    with pytest.raises(ValueError, match=r"PPOConfig.minibatch_size must be at least 2 with normalize_advantages"):
+        ppo.PPOConfig(unroll_length=4, batch_size=2, minibatch_size=1)
+    ppo.PPOConfig(unroll_length=4, batch_size=2, minibatch_size=1, normalize_advantages=False)

@@ -68,6 +68,11 @@ class PPOConfig:
         checks.positive_or_none(self, "value_clip", "max_gradient_norm")
         checks.at_least(self, 1, "unroll_length", "batch_size", "num_epochs", "minibatch_size")
         checks.sizes(self, "hidden_sizes")
+        if self.normalize_advantages and self.minibatch_size == 1:
+            raise ValueError(
+                "PPOConfig.minibatch_size must be at least 2 with normalize_advantages, since the normalised advantage "
+                "of a single step is 0, got 1."
+            )
         if self.batch_size * self.unroll_length % self.minibatch_size:
             raise ValueError(
                 f"PPOConfig.minibatch_size must divide batch_size * unroll_length = "
