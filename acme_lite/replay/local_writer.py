@@ -49,6 +49,8 @@ class _Kept(NamedTuple):
 class LocalWriter:
     """An `interface.Writer` of a `LocalReplay`; made by `LocalReplay.writer`. Use it from one thread at a time.
 
+    Close it when it is no longer needed: until then the replay keeps the rows that new items may refer to.
+
     It takes blocks of rows from the store and fills them vector step by vector step, so that the rows of one step
     follow one another. If a block has fewer rows than there are streams, they are spread over several.
 
