@@ -12,7 +12,7 @@ loop also runs on the newer of XLA's two CPU runtimes, which JAX 0.6 takes unles
 
 After each measurement the compiled update is called in a tight loop, always on the same state and batch: this is the
 SGD step alone, without environment, acting and replay. The least time of all measurements counts. The library's has the
-metrics that go to the logs; what a learner does around it in Python is not in it.
+metrics that go to the logs; that a learner packs the state between two calls, and what it does in Python, is not in it.
 
     uv run benchmarks/loop_overhead.py
     uv run benchmarks/loop_overhead.py --workloads B D4PG
