@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 
 import jax
 
 from acme_lite import core, types
+
+_WAIT_PER_FETCH = 9
+_MOST_ADDED_SECONDS = 1.0
 
 
 class VariableClient:
@@ -24,7 +28,8 @@ class VariableClient:
             source: where the variables are, usually a learner in another process.
             names: which variables to fetch.
             update_period_seconds: from the end of one fetch to the start of the next, at least 0; infinite for a fetch
-                only where `fetch` is called.
+                only where `fetch` is called. Where a fetch takes long, the next one waits nine times as long, or a
+                second if that is less, so that large variables do not come over all the time.
 
         Raises:
             ValueError: there are no names, or the period is negative.
@@ -83,8 +88,12 @@ class VariableClient:
                 self._thread.start()
 
     def _run(self) -> None:
-        while not self._closed.wait(self._update_period_seconds):
+        wait_seconds = self._update_period_seconds
+        while not self._closed.wait(wait_seconds):
+            begun = time.perf_counter()
             try:
                 self.fetch()
             except Exception as error:  # whoever asks next hears of it
                 self._error = error
+            took_seconds = time.perf_counter() - begun
+            wait_seconds = max(self._update_period_seconds, min(_WAIT_PER_FETCH * took_seconds, _MOST_ADDED_SECONDS))

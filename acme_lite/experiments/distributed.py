@@ -35,7 +35,7 @@ def make_distributed_experiment(
     experiment: config.ExperimentConfig,
     num_actors: int = 1,
     *,
-    variable_update_period_seconds: float = 0.5,
+    variable_update_period_seconds: float = 0.05,
     replay_in_learner: bool = True,
 ) -> Any:
     """Returns the `launchpad.Program` of an experiment, for `launching.launch` or `launchpad.launch`.
@@ -47,7 +47,8 @@ def make_distributed_experiment(
     Args:
         experiment: what to run. Its functions are pickled (by value where they stand in a script).
         num_actors: processes that act, at least 1.
-        variable_update_period_seconds: from one fetch of the policy to the next, in each acting process.
+        variable_update_period_seconds: from one fetch of the policy to the next, in each acting process (longer where a
+            fetch takes long, see `acting.VariableClient`); what actors do meanwhile is done by an older policy.
         replay_in_learner: whether the Reverb server runs in the learner's process, or in a node of its own.
 
     Raises:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -144,3 +145,22 @@ def test_an_infinite_period_fetches_where_it_is_asked_to_alone(make_client):
     assert client._thread.is_alive()
     client.fetch()
     assert client.get_variables(("policy",))[0][0] == 2
+
+
+@pytest.mark.parametrize(("took", "waited"), [(0.001, 0.05), (0.02, 0.18), (5.0, 1.0)])
+def test_long_fetches_come_less_often(make_client, monkeypatch, took, waited):
+    clock = iter([10.0, 10.0 + took])
+    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    client, waits = make_client(Source(1), ["policy"], update_period_seconds=0.05), []
+
+    class Closed:
+        def wait(self, seconds):
+            waits.append(seconds)
+            return len(waits) == 2
+
+        def set(self):
+            pass
+
+    client._closed = Closed()
+    client._run()
+    assert waits == pytest.approx([0.05, waited])
