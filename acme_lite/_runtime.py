@@ -86,7 +86,7 @@ speed_up_convolutions_in_loops()
 
 
 def jit(function: Callable[..., Any], *, state: Any = (), **kwargs: Any) -> Callable[..., Any]:
-    """Returns `jax.jit` of a function with the compiler options that acting and learning share.
+    """Returns a function of positional arguments, compiled with the options that acting and learning share.
 
     Args:
         function: what to compile.
@@ -107,8 +107,8 @@ def jit(function: Callable[..., Any], *, state: Any = (), **kwargs: Any) -> Call
     # and does not vectorise an activation in place; the older one ends the process at an all-reduce. One of its passes,
     # which calls oneDNN for large products, ends the process at the gradient of `tanh(x) @ w` by an index, as of DQN's
     # action values with 256 units. Without it large updates are slower than in the newer one.
-    options |= {"xla_cpu_use_thunk_runtime": False, "xla_disable_hlo_passes": "onednn-contraction-rewriter"}
-    older = jax.jit(function, compiler_options=options, **kwargs)
+    of_older = {"xla_cpu_use_thunk_runtime": False, "xla_disable_hlo_passes": "onednn-contraction-rewriter"}
+    older = jax.jit(function, compiler_options=options | of_older, **kwargs)
     chosen: Callable[..., Any] | None = None
 
     def call(*args: Any) -> Any:

@@ -94,7 +94,7 @@ class EnvironmentLoop:
         label: what the counts are called after.
 
     Raises:
-        ValueError: the environment is none, or its reward is not a scalar.
+        ValueError: the environment is neither of these, or its reward is not a scalar.
     """
 
     def __init__(

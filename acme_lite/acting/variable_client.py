@@ -10,8 +10,10 @@ import jax
 
 from acme_lite import core, types
 
-_WAIT_PER_FETCH = 9
-_MOST_ADDED_SECONDS = 1.0
+_WAITS_PER_FETCH = 9
+"""From one fetch to the next it is at least so many times as long as a fetch takes..."""
+_LONGEST_ADDED_WAIT_SECONDS = 1.0
+"""... or so long, if that is less: a fetch that waited for its source to come back is no reason to wait for minutes."""
 
 
 class VariableClient:
@@ -96,4 +98,6 @@ class VariableClient:
             except Exception as error:  # whoever asks next hears of it
                 self._error = error
             took_seconds = time.perf_counter() - begun
-            wait_seconds = max(self._update_period_seconds, min(_WAIT_PER_FETCH * took_seconds, _MOST_ADDED_SECONDS))
+            wait_seconds = max(
+                self._update_period_seconds, min(_WAITS_PER_FETCH * took_seconds, _LONGEST_ADDED_WAIT_SECONDS)
+            )

@@ -28,10 +28,10 @@ _MAX_ROWS = 2**31 - 2**16
 _MIN_BLOCK_ROWS, _MAX_BLOCK_ROWS = 256, 1024
 
 
-def _num_rows(table: tables.Table, *, worst: bool) -> int:
+def _num_rows(table: tables.Table, *, short_episodes: bool) -> int:
     """Returns the rows that a full table takes: with long episodes, or with the shortest that give an item each."""
     items = table.items
-    if not worst:
+    if not short_episodes:
         if isinstance(items, tables.Transitions):
             return table.max_size + items.n_step
         return table.max_size * items.period + items.length - items.period
@@ -143,7 +143,7 @@ class Store:
         check_tables(declarations)
         signature = declarations[0].signature
         bytes_per_row = row_bytes(signature)
-        num_rows = sum(_num_rows(table, worst=False) for table in declarations)
+        num_rows = sum(_num_rows(table, short_episodes=False) for table in declarations)
         self.num_bytes = num_rows * bytes_per_row + sum(table.max_size * item_bytes(table) for table in declarations)
         available = min(_memory("MemAvailable", sys.maxsize), _container_memory(sys.maxsize))
         names = ", ".join(table.name for table in declarations)
@@ -156,7 +156,7 @@ class Store:
         # Short episodes are rare, and the memory for them untouched until then; more than the machine has cannot be
         # asked for. Where few of the rows are of an item (an adder that leaves short ends out), it takes even more.
         machine_rows = _memory("MemTotal", self.num_bytes) // max(bytes_per_row, 1)
-        for_short_episodes = sum(_num_rows(table, worst=True) for table in declarations)
+        for_short_episodes = sum(_num_rows(table, short_episodes=True) for table in declarations)
         most_rows = min(max(num_rows, available // max(bytes_per_row, 1)), _MAX_ROWS)
         num_rows = min(max(num_rows, min(for_short_episodes, machine_rows)), _MAX_ROWS)
         self.block_rows = min(max(num_rows // 64, _MIN_BLOCK_ROWS), _MAX_BLOCK_ROWS)
