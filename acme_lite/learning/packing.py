@@ -9,7 +9,10 @@ import jax
 import jax.numpy as jnp
 
 LARGEST_PACKED = 4_096
-"""Numbers of the largest array that is packed: to copy more of them takes longer than to pass one more array on."""
+"""Numbers of the largest array that is packed: to copy them takes about as long as to pass one more array on.
+
+Runs of DQN with 64-64 units, whose largest array has so many, are as fast with 500 and 20,000, as far as can be told.
+"""
 
 
 class Packing:
