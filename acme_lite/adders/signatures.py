@@ -62,4 +62,6 @@ def sequence_fields(
     extras: types.ArrayTree,
 ) -> dict[str, types.ArrayTree]:
     """Returns the fields of a row (or their specs) in a table of sequences."""
-    return {**transition_fields(action, extras), "reward": reward, "discount": discount, "mask": mask}
+    fields = transition_fields(action, extras)
+    fields["reward"], fields["discount"], fields["mask"] = reward, discount, mask
+    return fields

@@ -124,7 +124,8 @@ def make_encoder(space: gymnasium.Space, *, batched: bool = False) -> Callable[[
 def _discrete_encoder(space: spaces.Discrete, batched: bool) -> Callable[[Any], Any]:
     start = space.start
     if batched:
-        return lambda value: np.asarray(value, space.dtype) + start
+        dtype = space.dtype
+        return (lambda value: np.asarray(value, dtype) + start) if start else (lambda value: np.array(value, dtype))
     to_scalar = space.dtype.type
     if start == 0:
         return lambda value: to_scalar(operator.index(value))  # a float has no index, and is refused

@@ -61,6 +61,9 @@ class SyncVectorEnvironment:
         # (member, kind of step) that no step was checked of.
         self._unchecked = {(member, int(kind)) for member in range(self.num_envs) for kind in dm_env.StepType}
         self._fast = _fast_path(self.num_envs, self._specs)
+        # Classes may know how to step several in less time, once nothing is left to check.
+        together = getattr(type(self.environments[0]), "together", None) if self.num_envs > 1 else None
+        self._together: Any = None if together is None else together(self.environments)
         # These are shared between steps: nobody may write to what a step returned.
         self._step_types = {step_type: self._constant(step_type, np.int32) for step_type in dm_env.StepType}
         self._mid = self._step_types[_MID]
@@ -97,6 +100,12 @@ class SyncVectorEnvironment:
         return self._stack([self._start(member) for member in range(self.num_envs)])
 
     def step(self, action: types.ArrayTree) -> dm_env.TimeStep:
+        if self._together is not None and not self._unchecked and True not in self._ended:
+            rows = np.asarray(action)
+            if rows.dtype is not self._passed_dtype:
+                rows = _rows(rows, *self._action_leaves[0])
+            if rows.dtype == self._action_leaves[0][0]:
+                return self._step_together(rows)
         if self._fast is not None and not self._ended[0]:
             rows = np.asarray(action)
             if rows.dtype is not self._passed_dtype:
@@ -115,6 +124,15 @@ class SyncVectorEnvironment:
                     self._ended[member] = self._is_last(member, timestep.step_type)
                 timesteps.append(timestep)
         return self._stack(timesteps)
+
+    def _step_together(self, actions: np.ndarray) -> dm_env.TimeStep:
+        """As `step`, in the middle of all episodes, by what the members' class has for it."""
+        if actions.shape[:1] != (self.num_envs,):
+            raise self._wrong_action(actions)
+        timestep, ended = self._together.step(actions)
+        for member in ended:
+            self._ended[member] = True
+        return timestep
 
     def _step_only_member(
         self,

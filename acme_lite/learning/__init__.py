@@ -13,6 +13,7 @@ from acme_lite.learning.normalization import NormalizedState, normalize_observat
 from acme_lite.learning.prioritization import importance_weights, sample_weights
 from acme_lite.learning.schedules import LinearSchedule, value_at
 from acme_lite.learning.sgd_learner import NonFiniteMetricError, SGDLearner
+from acme_lite.learning.shuffling import random_orders
 
 __all__ = [
     "OPTIMIZERS",
@@ -28,6 +29,7 @@ __all__ = [
     "make_optimizer",
     "masked_mean",
     "normalize_observations",
+    "random_orders",
     "sample_weights",
     "value_at",
 ]

@@ -132,6 +132,8 @@ class LocalTable:
         self._room = 0
         self._due_key = 0  # key that must be reached before so many items can be due
         self._due_items = 0
+        self._free_key = -1  # key of the next item for which there was room for so many
+        self._free_items = 0
 
     @property
     def counts(self) -> rate_limiters.Counts:
@@ -195,7 +197,16 @@ class LocalTable:
         self.order.remove_until(self.order.next_key)
 
     def can_insert(self, num_items: int) -> bool:
-        return not self.pending and (num_items <= self._room or self._limiter.can_insert(self.counts, num_items))
+        if self.pending:
+            return False
+        # Asked at every step: what may be inserted may be until something is, for samples only make more room.
+        key = self.order.next_key
+        if num_items <= self._room or (key == self._free_key and num_items <= self._free_items):
+            return True
+        if not self._limiter.can_insert(self.counts, num_items):
+            return False
+        self._free_key, self._free_items = key, num_items
+        return True
 
     def can_sample(self, num_items: int) -> bool:
         return self.order.can_draw(num_items) and self._limiter.can_sample(self.counts, num_items)
@@ -260,7 +271,7 @@ class LocalTable:
         names = self._records.dtype.names or ()
         self._num_samples = int(state["num_samples"])
         self._inserts_at_sample = int(state["inserts_at_sample"])
-        self._room = self._due_key = 0
+        self._room = self._due_key = self._free_items = 0
         self.order.restore(state["order"])
         slots = self.order.slots()
         for name in names:

@@ -74,7 +74,8 @@ class LocalWriter:
         self._num_rows = 0
         self._open: slice | np.ndarray = slice(0, 0)
         self._fields_checked = False
-        # Of the last rows (a power of two): physical numbers [row modulo their number, stream]; first of each step.
+        # Of the last rows (a power of two): physical numbers [row modulo their number, stream], unless the rows of each
+        # step follow one another; first of each step.
         self._mask = (1 << (self._window - 1).bit_length()) - 1
         self._physical = np.zeros((self._mask + 1, num_streams), np.int64)
         self._first_rows = [0] * (self._mask + 1)
@@ -100,9 +101,10 @@ class LocalWriter:
                 self._next_blocks()
             first = self._first_row + self._step * self._lane_width
             self._first_rows[number & self._mask] = first
-            if self.num_streams > 1:
-                self._physical[number & self._mask] = self._offsets + first
-            self._open = slice(first, first + self.num_streams) if self._one_lane else self._offsets + first
+            if self._one_lane:
+                self._open = slice(first, first + self.num_streams)
+            else:
+                self._open = self._physical[number & self._mask] = self._offsets + first
             self._rows.observation.write(self._open, observation)
             if self._stacks:
                 self._write_stacks(self._offsets + first)
@@ -358,8 +360,8 @@ class LocalWriter:
 
     def _physical_rows(self, numbers: np.ndarray, streams: np.ndarray) -> np.ndarray:
         """Returns the physical numbers of the rows of streams."""
-        if self.num_streams == 1:
-            return np.array(self._first_rows).take(numbers & self._mask)
+        if self._one_lane:
+            return np.array(self._first_rows).take(numbers & self._mask) + streams
         return self._physical[numbers & self._mask, streams]
 
     def _check_items(self, table: LocalTable, streams: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> None:

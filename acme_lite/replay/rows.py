@@ -55,6 +55,7 @@ class Columns:
         self._stacks = [_num_frames(leaf) for leaf in self._specs]
         self._frames = frames
         self._flatten, self._unflatten = tree_functions(spec)
+        self._has_stacks = any(self._stacks)
         self._is_one_array = jax.tree_util.treedef_is_leaf(jax.tree.structure(spec)) and not self._stacks[0]
         self.arrays = [
             np.empty((num_rows, *(leaf.shape[1:] if stack else leaf.shape)), leaf.dtype)
@@ -82,9 +83,12 @@ class Columns:
         """Writes a tree with leaves `[N, ...]` to N rows; of a stack of frames, the newest frame."""
         if self._is_one_array:
             self.arrays[0][index] = tree
-            return
-        for array, stack, leaf in zip(self.arrays, self._stacks, self._flatten(tree), strict=True):
-            array[index] = leaf[:, -1] if stack else leaf
+        elif self._has_stacks:
+            for array, stack, leaf in zip(self.arrays, self._stacks, self._flatten(tree), strict=True):
+                array[index] = leaf[:, -1] if stack else leaf
+        else:
+            for column, leaf in enumerate(self._flatten(tree)):
+                self.arrays[column][index] = leaf
 
     def clear(self, rows: np.ndarray) -> None:
         """Sets rows to zero."""

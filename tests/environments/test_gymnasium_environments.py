@@ -367,3 +367,98 @@ def test_members_of_a_vector_may_change_their_actions():
     for member in native.envs:
         member.actions[0] *= 0.5
     np.testing.assert_array_equal(action, 1)
+
+
+class Subclass(environments.GymnasiumEnvironment):
+    """Steps as its base does, but one by one."""
+
+
+SINGLE_SPACES = [
+    (spaces.Box(-1, 1, (2, 3), np.float64), spaces.Box(-2, 2, (2,), np.float64)),
+    (spaces.Box(0, 255, (2, 2), np.uint8), spaces.Discrete(4)),
+    (spaces.Discrete(3, start=-1), spaces.Discrete(5, start=2)),
+    (spaces.MultiBinary(2), spaces.MultiDiscrete([2, 5])),
+    (spaces.Dict(a=spaces.Box(-1, 1, (2,), np.float32)), spaces.Discrete(2)),
+]
+
+
+@pytest.mark.parametrize("num_envs", [1, 3])
+@pytest.mark.parametrize("both", SINGLE_SPACES, ids=str)
+def test_members_step_together_as_they_do_one_by_one(num_envs, both):
+    records = []
+    for kind in (environments.GymnasiumEnvironment, Subclass):
+        members = [kind(Echo(*both)) for _ in range(num_envs)]
+        vector = environments.SyncVectorEnvironment(members, seed=3)
+        rng = np.random.default_rng(0)
+        spec = vector.action_spec()
+        steps = [vector.reset()]
+        for _ in range(40):
+            low, high = spec.minimum, spec.maximum
+            action = rng.uniform(low, high + 1 if spec.dtype.kind == "i" else high, (num_envs, *spec.shape))
+            steps.append(vector.step(action.astype(spec.dtype)))
+        # Actions as they came to the environments, with their dtypes, and all that was seen.
+        records.append((steps, [member.environment.actions for member in members]))
+    jax.tree.map(np.testing.assert_array_equal, *records)
+    jax.tree.map(lambda one, other: None if one.dtype == other.dtype else pytest.fail(f"{one.dtype}"), *records)
+    assert sum(int(step.step_type[0] == dm_env.StepType.LAST) for step in records[0][0]) >= 5
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_ends_of_episodes_are_the_same_where_members_step_together(num_envs):
+    runs = []
+    for kind in (environments.GymnasiumEnvironment, Subclass):
+        vector = environments.SyncVectorEnvironment([kind(episodes.RandomEpisodes()) for _ in range(num_envs)], seed=5)
+        steps = [vector.reset()] + [vector.step(np.full(num_envs, index % 3, np.int32)) for index in range(200)]
+        runs.append((steps, vector.episodes))
+    jax.tree.map(np.testing.assert_array_equal, *runs)
+    last = [step.discount[step.step_type == dm_env.StepType.LAST] for step in runs[0][0]]
+    assert {0.0, 1.0} == set(np.concatenate(last).tolist())
+
+
+class Breaks(gymnasium.Env):
+    """Episodes of two steps; from the 5th step on it gives what it was made with."""
+
+    observation_space = spaces.Box(-1, 1, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+
+    def __init__(self, observation=(0, 0), reward=0.0):
+        self.wrong = np.array(observation, np.float32), reward
+        self.steps = 0
+
+    def reset(self, *, seed=None, options=None):
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action):
+        self.steps += 1
+        observation, reward = self.wrong if self.steps >= 5 else (np.zeros(2, np.float32), 0.0)
+        return observation, reward, self.steps % 2 == 0, False, {}
+
+
+@pytest.mark.parametrize("num_broken", [1, 2])
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"observation": [0, 0, 0]}, r"environments\[0\] gave an observation of shape \(3,\) where its spec"),
+        ({"observation": [0]}, r"environments\[0\] gave an observation of shape \(1,\) where its spec"),
+        ({"reward": np.zeros(1)}, r"environments\[0\] gave a reward of shape \(1,\) where its spec"),
+        ({"reward": "much"}, "gave a reward that is no number"),
+    ],
+)
+def test_shapes_are_checked_where_members_step_together(num_broken, wrong, problem):
+    members = [environments.GymnasiumEnvironment(Breaks(**wrong if index < num_broken else {})) for index in range(2)]
+    vector = environments.SyncVectorEnvironment(members)
+    vector.reset()
+    with pytest.raises(ValueError, match=problem):
+        [vector.step(np.zeros(2, np.int32)) for _ in range(8)]
+
+
+@pytest.mark.parametrize(
+    ("action", "problem"), [(np.zeros(2), "cannot be interpreted as an integer"), (np.zeros(3, np.int32), "2 rows")]
+)
+def test_actions_are_checked_where_members_step_together(action, problem):
+    vector = environments.SyncVectorEnvironment([environments.GymnasiumEnvironment(Breaks()) for _ in range(2)])
+    vector.reset()
+    for _ in range(6):
+        vector.step(np.zeros(2, np.int32))
+    with pytest.raises((TypeError, ValueError), match=problem):
+        vector.step(action)

@@ -254,11 +254,7 @@ def make_core(
             )
             return (params, opt_state), metrics | step_metrics
 
-        def permutation(key_epoch):
-            return jax.random.permutation(key_epoch, num_rows)
-
-        # Mapped: a permutation sorts, and a sort for each epoch takes a second or two to compile.
-        order = jax.lax.map(permutation, jax.random.split(key_shuffle, config.num_epochs))
+        order = learning.random_orders(key_shuffle, config.num_epochs, num_rows)
         (params, opt_state), metrics = jax.lax.scan(
             minibatch_step, (state.params, state.opt_state), jnp.reshape(order, (-1, config.minibatch_size))
         )
