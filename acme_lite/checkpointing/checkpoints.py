@@ -187,13 +187,21 @@ class Checkpoints:
         # Under its own name, a folder of which a part is gone would pass for a damaged checkpoint.
         hidden = self.directory / f".removed-{name}"
         os.rename(self.directory / name, hidden)
-        shutil.rmtree(hidden)
+        _delete(hidden)
 
     def _remove_leftovers(self) -> None:
         """Removes what a process that was killed has left half written or half removed."""
         for path in self.directory.iterdir():
             if _LEFTOVER.fullmatch(path.name):
-                shutil.rmtree(path)
+                _delete(path)
+
+
+def _delete(path: pathlib.Path) -> None:
+    """Removes a folder, or a file or a link that somebody has put in its place."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
 
 
 def _number(name: str) -> int:

@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 
 _PLAIN = (type(None), bool, int, float, str)
+_LONG = (np.longdouble, np.clongdouble) if np.longdouble is not np.float64 else ()
+"""Numbers of a length that only this kind of machine has."""
 
 
 class Leaves(NamedTuple):
@@ -43,6 +45,14 @@ def flatten(state: Any) -> tuple[Any, Leaves]:
     """
     leaves = Leaves([], [])
     return _describe(state, "state", leaves), leaves
+
+
+def check(state: Any) -> None:
+    """Raises TypeError unless a state can be saved and built again; names the place, or the record."""
+    try:
+        unflatten(*flatten(state))
+    except ValueError as error:
+        raise TypeError(f"state must be one that can be built again from what is saved of it: {error}") from error
 
 
 def unflatten(description: Any, leaves: Leaves) -> Any:
@@ -92,7 +102,7 @@ def _describe_array(value: np.generic | np.ndarray | jax.Array, path: str, leave
     if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
         return ["key", [str(jax.random.key_impl(value)), _describe(jax.random.key_data(value), path, leaves)]]
     array = np.asarray(value)
-    if array.dtype.kind in "OSU" or array.dtype.names is not None:
+    if array.dtype.kind in "OSUMm" or array.dtype.names is not None or array.dtype.type in _LONG:
         raise TypeError(f"{path} is an array of {array.dtype}, and a checkpoint's arrays hold numbers.")
     if not array.size:  # Orbax refuses these
         return ["empty", [list(array.shape), array.dtype.name]]
@@ -151,7 +161,11 @@ def _build_record(content: Any, leaves: Leaves) -> Any:
     cls = _find_record(name)
     if cls is None or sorted(_field_names(cls)) != sorted(fields):
         raise ValueError(f"The state holds a record {name} with the fields {sorted(fields)}, and there is none here.")
-    return cls(**{field: unflatten(item, leaves) for field, item in fields.items()})
+    values = {field: unflatten(item, leaves) for field, item in fields.items()}
+    try:
+        return cls(**values)
+    except Exception as error:
+        raise ValueError(f"the record {name} cannot be made of its fields {sorted(fields)}: {error}") from error
 
 
 _BUILDERS: dict[str, Callable[[Any, Leaves], Any]] = {

@@ -32,7 +32,8 @@ class CheckpointConfig:
     """When a run writes down where it is, so that it goes on after a crash; see `docs/resume.md`."""
 
     directory: str | pathlib.Path | None = None
-    """Where the folder of this run's checkpoints lies; in the run's directory unless given. Runs may share it."""
+    """Where the folder of this run's checkpoints lies; in the run's directory unless given. Runs may share it, unless
+    two at once have the same config and their directories the same name."""
     every_steps: int = 50_000
     """Environment steps from one checkpoint to the next; written at the first end of an episode from then on."""
     include_replay: bool = True

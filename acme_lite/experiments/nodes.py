@@ -332,7 +332,7 @@ class Learner:
     def _learn(self, dataset: replay.Dataset, schedule: checkpoints.Schedule | None) -> None:
         """Learns until all steps are made and samples have caught up, or the program stops."""
         if schedule is not None:
-            checkpointing.flatten(self._learner.save())  # fails now, and not at the first checkpoint
+            checkpointing.check(self._learner.save())  # fails now, and not at the first checkpoint
         looked = time.monotonic()
         phase = self._counts.synchronise()
         idleness = Idleness(self._server.can_sample)

@@ -162,7 +162,7 @@ class _Run:
         settings = self._experiment.checkpointing
         if settings is None:
             return ""
-        checkpointing.flatten(self._parts.save(include_replay=False))
+        checkpointing.check(self._parts.save(include_replay=False))
         reason = checkpoints.why_left_out(settings, self._parts.replay)
         return f"checkpoints leave the replay out, since {reason}." if reason else ""
 

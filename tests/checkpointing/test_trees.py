@@ -113,12 +113,37 @@ def test_booleans_that_were_never_written_come_back_byte_for_byte(tmp_path):
         ([np.array([None])], r"state\[0\] is an array of object"),
         ([np.array(["a", "bc"])], r"state\[0\] is an array of <U2, and a checkpoint's arrays hold numbers"),
         ([np.bytes_(b"a")], r"state\[0\] is an array of \|S1"),
+        ([np.array(["2026-11-27"], "M8[D]")], r"state\[0\] is an array of datetime64\[D\]"),
+        (np.zeros(1 << 17, np.longdouble), f"state is an array of {np.dtype(np.longdouble)}"),
         (collections.namedtuple("Local", "x")(1), r"state is of type .*:Local, which must be defined at the top of"),
     ],
 )
 def test_what_cannot_be_saved_is_named(state, message):
     with pytest.raises(TypeError, match=message):
         checkpointing.flatten(state)
+
+
+@dataclasses.dataclass
+class Derived:
+    """Has a field that its constructor does not take."""
+
+    x: int
+    y: int = dataclasses.field(init=False, default=3)
+
+
+class Shifted(NamedTuple("Shifted", [("x", int)])):
+    """Takes something else than its fields."""
+
+    def __new__(cls, *, base):
+        return super().__new__(cls, base + 1)
+
+
+@pytest.mark.parametrize("state", [Derived(1), Shifted(base=1)])
+def test_what_cannot_be_built_again_is_named(state):
+    name = type(state).__name__
+    with pytest.raises(TypeError, match=rf"the record .*:{name} cannot be made of its fields \['x'"):
+        checkpointing.check({"a": [state]})
+    checkpointing.check(STATES)
 
 
 _SCRIPT = """
@@ -229,6 +254,22 @@ def test_a_copy_made_by_hand_is_no_checkpoint(tmp_path):
     assert second.name == "checkpoint-000002" and checkpoints.names() == [second.name]
     checkpoints.clear()
     assert list(tmp_path.iterdir()) == [copy]
+
+
+@pytest.mark.parametrize("name", ["checkpoint-000003", ".checkpoint-000003", ".removed-checkpoint-000003"])
+@pytest.mark.parametrize("is_link", [False, True])
+def test_files_and_links_in_the_place_of_checkpoints_end_no_run(tmp_path, name, is_link):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    checkpoints = checkpointing.Checkpoints(tmp_path / "run", keep=1)
+    checkpoints.save({"step": 1}, {})
+    strange = checkpoints.directory / name
+    strange.symlink_to(elsewhere) if is_link else strange.write_text("strange")
+    assert checkpoints.load_newest()[0] == {"step": 1}
+    newest = checkpoints.save({"step": 2}, {})
+    assert list(checkpoints.directory.iterdir()) == [newest] and elsewhere.exists()
+    checkpoints.clear()
+    assert not checkpoints.directory.exists()
 
 
 def test_names_are_in_the_order_of_their_numbers(tmp_path):
