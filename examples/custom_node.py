@@ -66,6 +66,8 @@ def main(
         seed=seed,
         directory=directory,
     )
+    if not period_seconds > 0:
+        raise SystemExit(f"--period-seconds must be greater than 0, got {period_seconds}.")
     program = experiments.make_distributed_experiment(experiment, num_actors)
     counter, learner = (program.groups[label][0].create_handle() for label in ("counter", "learner"))
     with program.group("watcher"):

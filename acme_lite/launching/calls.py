@@ -40,6 +40,7 @@ _OPTIONS = (
 )
 _TICK_SECONDS = 0.2
 _RETRY_SECONDS = 0.1
+_NEWS_OF_STOP_SECONDS = 2.0  # after a server has ended in the middle of a call
 _WARNING_SECONDS = 15.0
 # Python's signal handlers run in the main thread, and a KeyboardInterrupt while gRPC notes a new call there leaves a
 # channel that waits for ever when it is closed. So calls of the main thread are handed over.
@@ -295,7 +296,17 @@ class Client:
                 retry = threading.Timer(_RETRY_SECONDS, self._send, (future, name, request, deadline))
                 retry.daemon = True
                 retry.start()
-            elif future.set_running_or_notify_cancel():
+            elif code is grpc.StatusCode.CANCELLED and self._stopping is not None and not future.done():
+                # The server has ended in the middle of the call: perhaps because the program stops, which comes here
+                # a moment later.
+                threading.Thread(target=settle, args=(rpc, code, self._stopping), daemon=True).start()
+            else:
+                settle(rpc, code)
+
+        def settle(rpc: Any, code: Any, stopping: threading.Event | None = None) -> None:
+            if stopping is not None:
+                stopping.wait(_NEWS_OF_STOP_SECONDS)
+            if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(self._outcome(rpc, code, name))
                 except Exception as error:

@@ -289,6 +289,38 @@ def test_a_call_is_given_up_when_the_program_stops(server, target):
     assert client.echo(1) == 1  # what is answered at once still is
 
 
+class Cancelling(grpc.GenericRpcHandler):
+    """Cancels each call, as a server that ends does with those under way."""
+
+    def __init__(self):
+        self.cancelled = threading.Event()
+
+    def service(self, details):
+        return grpc.unary_unary_rpc_method_handler(self.cancel)
+
+    def cancel(self, request, context):
+        self.cancelled.set()
+        context.abort(grpc.StatusCode.CANCELLED, "the server ends")
+
+
+@pytest.mark.parametrize("stops", [True, False])
+def test_a_server_that_ends_in_the_middle_of_a_call_may_be_the_first_to_know_that_the_program_stops(stops):
+    handler, stopping = Cancelling(), threading.Event()
+    server = grpc.server(concurrent.futures.ThreadPoolExecutor(1), handlers=[handler])
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    server.start()
+    client = launching.connect(address, TOKEN, timeout_seconds=LIMIT, stopping=stopping)
+    outcome = client.futures.echo(1)
+    assert handler.cancelled.wait(LIMIT)
+    if stops:
+        with pytest.raises(concurrent.futures.TimeoutError):  # it waits for the news
+            outcome.result(0.3)
+        stopping.set()
+    with pytest.raises(launching.ProgramStoppedError if stops else launching.RemoteError):
+        outcome.result(LIMIT)
+    server.stop(None).wait()
+
+
 def test_a_taken_address_is_an_error_that_names_it(server):
     with pytest.raises(OSError, match=f"address {server.address} is taken"):
         calls.Server(Target(), server.address, TOKEN)
