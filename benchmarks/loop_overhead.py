@@ -7,8 +7,8 @@
 | D4PG | D4PG on the control suite's cartpole:swingup | LayerNorm MLP 256-256-256 and 512-512-256, 256 | one per eight |
 
 K is the number of SGD steps in one compiled call. Each measurement is a process of its own with nothing beside it;
-ideal loop and library alternate, at the same CPU affinity and XLA settings, and medians are compared. For DQN the ideal
-loop also runs on the newer of XLA's two CPU runtimes, which JAX 0.6 takes unless told otherwise.
+ideal loop and library alternate, at the same CPU affinity and XLA settings, and medians are compared. For DQN both also
+run on the newer of XLA's two CPU runtimes, which JAX 0.6 takes unless told otherwise, and the library does not.
 
 After each measurement the compiled update is called in a tight loop, always on the same state and batch: this is the
 SGD step alone, without environment, acting and replay. The least time of all measurements counts. The library's has the
@@ -97,7 +97,7 @@ class Workload:
         ideal: the ideal loop's.
         environment: the library's name of the environment.
         make_agent: `(ideal, **settings) -> builder`, the library's agent with the settings of the ideal loop.
-        variants: name, and SGD steps per call. "newer" is the ideal loop on the newer of XLA's two CPU runtimes.
+        variants: name, and SGD steps per call; "newer" is on the newer of XLA's two CPU runtimes.
         length: environment steps of a measurement, as a multiple of `Benchmark.steps`.
     """
 
@@ -122,7 +122,7 @@ class Workload:
 
 
 _ONE_AND_EIGHT = (("ideal", 1), ("library", 1), ("ideal", 8), ("library", 8), ("overlap", 8))
-_WITH_NEWER = (("ideal", 1), ("newer", 1), ("library", 1), ("ideal", 8), ("newer", 8), ("library", 8), ("overlap", 8))
+_WITH_NEWER = _ONE_AND_EIGHT + tuple((f"{name} newer", k) for name, k in _ONE_AND_EIGHT)
 _ONE = (("ideal", 1), ("library", 1), ("overlap", 1))
 
 WORKLOADS = {
@@ -254,18 +254,23 @@ def measure(arguments: dict[str, Any]) -> dict[str, Any]:
     """Runs one measurement in this process."""
     workload, variant, num_updates = WORKLOADS[arguments["workload"]], arguments["variant"], arguments["num_updates"]
     common = {"num_updates": num_updates, "measure_from": arguments["measure_from"]}
-    if variant in ("ideal", "newer"):
+    name, is_newer = variant.removesuffix(" newer"), variant.endswith(" newer")
+    if name == "ideal":
         import jax
 
         jax.config.update("jax_cpu_enable_async_dispatch", False)
-        options = ideal_loop.NEWER_RUNTIME if variant == "newer" else None
+        options = ideal_loop.NEWER_RUNTIME if is_newer else None
         result = ideal_loop.run(workload.ideal, arguments["steps"], options=options, **common)
     else:
-        replay = "reverb" if variant.startswith("reverb") else "local"
-        overlap = variant.endswith("overlap")
+        if is_newer:
+            from acme_lite import _runtime
+
+            _runtime._LARGEST_FOR_OLDER_RUNTIME = -1
+        replay = "reverb" if name.startswith("reverb") else "local"
+        overlap = name.endswith("overlap")
         result = run_library(workload, arguments["steps"], overlap=overlap, replay=replay, **common)
     result["peak_megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    if variant in ("ideal", "newer"):
+    if name == "ideal":
         result["update_seconds"] = ideal_loop.time_update(workload.ideal, num_updates, options)
     elif variant == "library":
         result["update_seconds"] = time_library_update(workload, num_updates)
@@ -296,11 +301,12 @@ def report(workload: str, results: dict[tuple[str, int], list[dict]]) -> None:
     rates = {variant: [one["steps_per_second"] for one in ones] for variant, ones in results.items()}
     medians = {variant: statistics.median(values) for variant, values in rates.items()}
     for (variant, num_updates), values in rates.items():
-        ratio = medians[variant, num_updates] / medians["ideal", num_updates]
+        ideal = "ideal newer" if variant.endswith(" newer") else "ideal"
+        ratio = medians[variant, num_updates] / medians[ideal, num_updates]
         peak = max(one["peak_megabytes"] for one in results[variant, num_updates])
         print(
             f"{workload} K={num_updates} {variant:14} {medians[variant, num_updates]:8,.0f} "
-            f"({min(values):,.0f} to {max(values):,.0f})  {ratio:.2f} x ideal, peak {peak:.0f} MB"
+            f"({min(values):,.0f} to {max(values):,.0f})  {ratio:.2f} x {ideal}, peak {peak:.0f} MB"
         )
         if "split" in results[variant, num_updates][-1]:
             split = results[variant, num_updates][-1]["split"]
