@@ -20,7 +20,9 @@ _LEAST_IMAGE_SIZE = 36  # the least height and width that the three convolutions
 def concatenate(observation: types.ArrayTree, spec: types.SpecTree | None = None) -> jax.Array:
     """Returns all leaves of a `[B, ...]` tree, each flattened, as one float `[B, D]`.
 
-    Where the spec tree is given, leaves that are one of so many values (`DiscreteArray`) become one-hot.
+    Where the spec tree is given, leaves that are one of so many values (`DiscreteArray`) become one-hot, and bytes are
+    divided by the greatest of them that the spec allows, so that they are in [0, 1]; of vectors of bytes only those
+    that have bounds.
     """
     leaves = jax.tree.leaves(observation)
     leaf_specs = [None] * len(leaves) if spec is None else jax.tree.leaves(spec)
@@ -31,7 +33,19 @@ def concatenate(observation: types.ArrayTree, spec: types.SpecTree | None = None
 def _flatten(leaf: jax.Array, spec: specs.Array | None) -> jax.Array:
     if isinstance(spec, specs.DiscreteArray):
         return jax.nn.one_hot(leaf, spec.num_values)
-    return jnp.reshape(leaf, (leaf.shape[0], -1)).astype(jnp.float32)
+    flat = jnp.reshape(leaf, (leaf.shape[0], -1)).astype(jnp.float32)
+    greatest = _greatest_byte(spec)
+    return flat if greatest is None else flat / greatest
+
+
+def _greatest_byte(spec: specs.Array | None) -> int | None:
+    """Returns the greatest number of a spec of bytes that are quantities; None where they stay as they are."""
+    if spec is None or spec.dtype != np.uint8:
+        return None
+    if isinstance(spec, specs.BoundedArray):
+        return int(np.max(spec.maximum, initial=1))
+    # A vector without bounds may hold flags, which would vanish.
+    return 255 if len(spec.shape) >= 2 else None
 
 
 def is_image(spec: types.SpecTree) -> bool:

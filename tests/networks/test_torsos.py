@@ -1,10 +1,11 @@
-"""Torsos: which observations are images, and those that no torso takes."""
+"""Torsos: which observations are images, those that no torso takes, and how bytes are scaled."""
 
+import haiku as hk
 import jax
 import numpy as np
 import pytest
 
-from acme_lite import specs
+from acme_lite import networks, specs
 from acme_lite.agents import dqn, impala, ppo, r2d2, sac
 
 BUILDERS = [dqn.DQNBuilder(), r2d2.R2D2Builder(), ppo.PPOBuilder(), impala.IMPALABuilder()]
@@ -57,3 +58,47 @@ def test_continuous_control_refuses_an_observation_without_an_array():
     action = specs.BoundedArray((2,), np.float32, -1, 1)
     with pytest.raises(ValueError, match="must have an array"):
         sac.SACBuilder().make_networks(environment_spec({}, action))
+
+
+def test_a_small_image_of_bytes_is_to_the_perceptron_what_its_floats_are():
+    """Unscaled, its numbers up to 255 saturate the perceptron, and the agent learns nothing."""
+    byte_spec, float_spec = image(32, 32, 3), specs.BoundedArray((32, 32, 3), np.float32, 0, 1)
+    images = np.random.default_rng(0).integers(256, size=(4, 32, 32, 3)).astype(np.uint8)
+    of_bytes, of_floats = (
+        hk.without_apply_rng(hk.transform(networks.default_torso(spec, (8,), jax.numpy.tanh)))
+        for spec in (byte_spec, float_spec)
+    )
+    params = of_floats.init(jax.random.key(0), images.astype(np.float32) / 255)
+    features = of_bytes.apply(params, images)
+    np.testing.assert_allclose(features, of_floats.apply(params, images.astype(np.float32) / 255), rtol=1e-5)
+    assert np.abs(features).max() < 0.99
+
+
+@pytest.mark.parametrize(
+    ("spec", "greatest"),
+    [
+        (image(2, 3), 255),
+        (specs.Array((2, 3), np.uint8), 255),
+        (specs.FrameStack((4, 2, 2), np.uint8, 0, 255), 255),
+        (specs.BoundedArray((2, 3), np.uint8, 0, 10), 10),
+        (specs.BoundedArray((2,), np.uint8, [0, 0], [4, 8]), 8),
+        # These stay as they are.
+        (specs.BoundedArray((2, 3), np.uint8, 0, 1), 1),
+        (specs.BoundedArray((2, 3), np.uint8, 0, 0), 1),
+        (specs.BoundedArray((0,), np.uint8, 0, 255), 1),
+        (specs.Array((3,), np.uint8), 1),
+        (specs.BoundedArray((2, 3), np.int32, 0, 10), 1),
+        (specs.BoundedArray((2, 3), np.float32, 0, 255), 1),
+    ],
+)
+def test_bytes_are_divided_by_the_greatest_of_their_spec(spec, greatest):
+    ones = np.ones((2, *spec.shape), spec.dtype)
+    expected = np.ones((2, ones[0].size)) / greatest
+    np.testing.assert_allclose(networks.concatenate(ones, spec), expected, rtol=1e-6)
+    np.testing.assert_array_equal(networks.concatenate(ones), np.ones(expected.shape))
+
+
+def test_one_of_so_many_bytes_is_one_hot():
+    np.testing.assert_array_equal(
+        networks.concatenate(np.array([1], np.uint8), specs.DiscreteArray(3, np.uint8)), [[0, 1, 0]]
+    )
