@@ -36,7 +36,7 @@ from acme_lite.networks.recurrent import (
     reset_where,
 )
 from acme_lite.networks.resnet import residual_torso
-from acme_lite.networks.torsos import Torso, atari_torso, concatenate, default_torso, is_image, mlp_torso
+from acme_lite.networks.torsos import Torso, atari_torso, concatenate, default_torso, has_image, is_image, mlp_torso
 
 __all__ = [
     "ACTION_MASK",
@@ -65,6 +65,7 @@ __all__ = [
     "episode_starts",
     "from_haiku",
     "from_haiku_recurrent",
+    "has_image",
     "is_image",
     "layer_norm_mlp",
     "make_action_distribution",

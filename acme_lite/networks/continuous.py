@@ -112,7 +112,8 @@ def observation_encoder(
         if len(leaf.shape) >= 3 or (leaf.dtype == np.uint8 and len(leaf.shape) == 2):
             raise ValueError(
                 f"{agent}'s own networks take vectors, and the observation has an image, {leaf}. Pass a torso for it, "
-                "such as networks.atari_torso(spec.observation), to the agent's make_networks, in a network_factory."
+                "such as networks.default_torso(spec.observation, (256,)), to the agent's make_networks, in a "
+                "network_factory."
             )
     return functools.partial(torsos.concatenate, spec=observation_spec)
 

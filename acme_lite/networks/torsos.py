@@ -49,7 +49,7 @@ def _greatest_byte(spec: specs.Array | None) -> int | None:
 
 
 def is_image(spec: types.SpecTree) -> bool:
-    """Whether an observation is an image for the convolutional torso.
+    """Whether an observation is an image for the convolutional torso, and nothing else.
 
     That is one array of bytes with three axes, a `FrameStack` or height, width and colour, of at least 36 x 36.
     """
@@ -57,6 +57,11 @@ def is_image(spec: types.SpecTree) -> bool:
         return False
     height_and_width = spec.shape[1:] if isinstance(spec, specs.FrameStack) else spec.shape[:2]
     return min(height_and_width) >= _LEAST_IMAGE_SIZE
+
+
+def has_image(observation_spec: types.SpecTree) -> bool:
+    """Whether any of an observation's arrays is an image for the convolutional torso."""
+    return any(is_image(leaf) for leaf in jax.tree.leaves(observation_spec))
 
 
 def array_specs(observation_spec: types.SpecTree) -> list[specs.Array]:
@@ -115,20 +120,41 @@ def default_torso(
     observation_spec: types.SpecTree,
     hidden_sizes: Sequence[int],
     activation: Callable[[jax.Array], jax.Array] = jax.nn.relu,
+    image_torso: Callable[[specs.Array], Torso] = atari_torso,
 ) -> Torso:
-    """Returns the convolutional torso for images and a multi-layer perceptron for everything else.
+    """Returns the image torso for an image alone and a multi-layer perceptron for everything else.
+
+    Of several arrays each image gets an image torso of its own, whose features go into the perceptron together with the
+    other arrays, put together as in `concatenate`.
+
+    Args:
+        observation_spec: of the observation, without its action mask.
+        hidden_sizes: layers of the perceptron.
+        activation: of the perceptron.
+        image_torso: `(spec) -> torso` of one image.
 
     Raises:
         ValueError: an array of bytes looks like an image and is not one that `is_image` knows, or there is no array.
     """
-    if is_image(observation_spec):
-        return atari_torso(observation_spec)
-    for leaf in array_specs(observation_spec):
-        if leaf.dtype == np.uint8 and sum(size >= _LEAST_IMAGE_SIZE for size in leaf.shape) >= 2:
+    leaf_specs = array_specs(observation_spec)
+    for spec in leaf_specs:
+        large = spec.dtype == np.uint8 and sum(size >= _LEAST_IMAGE_SIZE for size in spec.shape) >= 2
+        if large and not is_image(spec):
             raise ValueError(
-                "An image must be the only array of an observation (beside its action mask), of bytes, and be [H, W, "
-                f"C], or [stack, H, W] with a FrameStack spec, got {leaf}. Put environments.FrameStack around an "
-                "environment of grey frames [H, W], transpose frames whose colours come first, or give the agent a "
-                "network of your own (network_factory)."
+                f"An image must be of bytes and be [H, W, C], or [stack, H, W] with a FrameStack spec, got {spec}. Put "
+                "environments.FrameStack around an environment of grey frames [H, W], transpose frames whose colours "
+                "come first, or give the agent a network of your own (network_factory)."
             )
-    return mlp_torso(hidden_sizes, activation, observation_spec)
+    is_alone = len(leaf_specs) == 1 and is_image(leaf_specs[0])
+
+    def torso(observation: types.ArrayTree) -> jax.Array:
+        features = [
+            image_torso(spec)(leaf) if is_image(spec) else _flatten(leaf, spec)
+            for leaf, spec in zip(jax.tree.leaves(observation), leaf_specs, strict=True)
+        ]
+        if is_alone:
+            return features[0]
+        network = hk.nets.MLP(hidden_sizes, activation=activation, activate_final=True)
+        return network(jnp.concatenate(features, axis=-1))
+
+    return torso

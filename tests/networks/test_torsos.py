@@ -31,7 +31,7 @@ def image(*shape):
         image(3, 84, 84),
         image(84, 84),
         specs.FrameStack((4, 84, 84, 3), np.uint8, 0, 255),
-        {"pixels": image(84, 84, 3), "speed": specs.Array((2,), np.float32)},
+        {"pixels": image(3, 84, 84), "speed": specs.Array((2,), np.float32)},
     ],
 )
 def test_images_that_no_torso_takes_are_refused(builder, observation):
@@ -45,6 +45,40 @@ def test_an_image_in_a_dict_is_an_image(builder, more):
     observation = {"pixels": image(84, 84, 3), **more}
     params = jax.eval_shape(builder.make_networks(environment_spec(observation)).init, jax.random.key(0))
     assert any("conv" in name for name in params)
+
+
+@pytest.mark.parametrize("builder", BUILDERS)
+@pytest.mark.parametrize("agent_has_mask", [False, True])
+def test_images_beside_other_arrays_are_each_convolved(builder, agent_has_mask):
+    observation = {
+        "camera": image(40, 40, 3),
+        "frames": specs.FrameStack((2, 36, 36), np.uint8, 0, 255),
+        "speed": specs.Array((5,), np.float64),
+        **({"action_mask": MASK} if agent_has_mask else {}),
+    }
+    params = jax.eval_shape(builder.make_networks(environment_spec(observation)).init, jax.random.key(0))
+    convolutions = [name for name in params if "conv" in name]
+    assert len(convolutions) == 2 * (15 if "impala" in type(builder).__module__ else 3)
+    # One perceptron takes the features of both images and the five numbers.
+    features = 2 * (256 if "impala" in type(builder).__module__ else 512)
+    assert [params[name]["w"].shape[0] for name in params if name == "mlp/~/linear_0"] == [features + 5]
+
+
+def test_features_depend_on_every_part_of_an_observation():
+    spec = {"image": image(36, 36, 3), "vector": specs.Array((5,), np.float32), "which": specs.DiscreteArray(3)}
+    torso = hk.without_apply_rng(hk.transform(networks.default_torso(spec, (16,), jax.numpy.tanh)))
+    rng = np.random.default_rng(0)
+    observation = {
+        "image": rng.integers(256, size=(2, 36, 36, 3)).astype(np.uint8),
+        "vector": rng.normal(size=(2, 5)).astype(np.float32),
+        "which": np.array([0, 1], np.int32),
+    }
+    params, apply = torso.init(jax.random.key(0), observation), jax.jit(torso.apply)
+    features = np.asarray(apply(params, observation))
+    assert features.shape == (2, 16)
+    for name, other in (("image", 255 - observation["image"]), ("vector", -observation["vector"]), ("which", [2, 2])):
+        changed = apply(params, observation | {name: np.asarray(other, observation[name].dtype)})
+        assert np.all(np.abs(changed - features).max(axis=-1) > 1e-3), name
 
 
 @pytest.mark.parametrize("builder", BUILDERS)

@@ -24,8 +24,8 @@ def make_networks(
 ) -> networks.FeedForwardNetwork:
     """Returns a network from observations to action values `[B, A]`, or to their distributions `[B, A, N]`.
 
-    Images (`networks.is_image`) get the convolutional torso of Mnih et al. (2015); all else is
-    concatenated and goes through a multi-layer perceptron with tanh.
+    Images (`networks.is_image`) get the convolutional torso of Mnih et al. (2015); all else is concatenated, with their
+    features where there are both, and goes through a multi-layer perceptron with tanh.
 
     Args:
         spec: of the environment.

@@ -62,8 +62,8 @@ def make_networks(
 ) -> networks.RecurrentNetwork:
     """Returns a network from observations to `PolicyAndValue`.
 
-    Images (`networks.is_image`) get the torso that `image_torso` names; all else is concatenated and goes through a
-    multi-layer perceptron with tanh.
+    Images (`networks.is_image`) get the torso that `image_torso` names; all else is concatenated, with their features
+    where there are both, and goes through a multi-layer perceptron with tanh.
 
     Args:
         spec: of the environment.
@@ -80,10 +80,8 @@ def make_networks(
     observation_spec, _ = networks.split_action_mask(spec.observation)
     if image_torso not in IMAGE_TORSOS:
         raise ValueError(f"image_torso must be one of {', '.join(IMAGE_TORSOS)}, got {image_torso!r}.")
-    if image_torso == "residual" and networks.is_image(observation_spec):
-        torso = networks.residual_torso(observation_spec)
-    else:
-        torso = networks.default_torso(observation_spec, hidden_sizes, jnp.tanh)
+    make_image_torso = networks.residual_torso if image_torso == "residual" else networks.atari_torso
+    torso = networks.default_torso(observation_spec, hidden_sizes, jnp.tanh, make_image_torso)
 
     def head(features: jax.Array) -> PolicyAndValue:
         logits = hk.Linear(num_logits, name="policy")(features)

@@ -15,8 +15,9 @@ def make_networks(
 ) -> networks.FeedForwardNetwork:
     """Returns a network from observations to `networks.PolicyValue`.
 
-    Policy and value have a perceptron with tanh each (Andrychowicz et al., 2021, section 3.2); of images
-    (`networks.is_image`) they share the features, those of the convolutional torso of Mnih et al. (2015).
+    Policy and value have a perceptron with tanh each (Andrychowicz et al., 2021, section 3.2). Where there are images
+    (`networks.is_image`) they share the features: those of the convolutional torso of Mnih et al. (2015), or of one
+    perceptron over these and the other arrays of the observation.
 
     Raises:
         ValueError: there is no distribution over such actions, or an action mask does not fit them.
@@ -29,7 +30,7 @@ def make_networks(
     def policy_and_value(observation: types.ArrayTree) -> networks.PolicyValue:
         observation, _ = networks.split_action_mask(observation)
         policy_features = value_features = torso(observation)
-        if not networks.is_image(observation_spec):
+        if not networks.has_image(observation_spec):
             with hk.name_scope("critic"):
                 value_features = torso(observation)
         policy = networks.policy_parameters(policy_features, distribution, initial_log_std=initial_log_std)

@@ -20,8 +20,9 @@ def make_networks(
 ) -> networks.RecurrentNetwork:
     """Returns a recurrent network from observations to action values `[B, A]`.
 
-    Images (`networks.is_image`) get the convolutional torso of Mnih et al. (2015); all else is concatenated and goes
-    through a multi-layer perceptron with tanh. Behind it come the core and a linear head.
+    Images (`networks.is_image`) get the convolutional torso of Mnih et al. (2015); all else is concatenated, with their
+    features where there are both, and goes through a multi-layer perceptron with tanh. Behind it come the core and a
+    linear head.
     """
     num_actions = networks.check_discrete(spec, agent="R2D2").num_values
     observation_spec, _ = networks.split_action_mask(spec.observation)
