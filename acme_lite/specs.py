@@ -99,6 +99,33 @@ def misfit(value: Any, spec: dm_specs.Array) -> str | None:
     return None if low <= least and most <= high else f"with numbers from {least} to {most}"
 
 
+def describe(spec: types.SpecTree) -> str:
+    """Returns a spec tree in a few words, for messages: of each array its path, kind, name, dtype and shape.
+
+    Bounds are said where they are the same for all elements. A spec's own text has those of each.
+    """
+    import jax
+
+    leaves = jax.tree_util.tree_leaves_with_path(spec)
+    described = [f"{jax.tree_util.keystr(path)} {_describe_array(leaf)}".strip() for path, leaf in leaves]
+    return ", ".join(described) or repr(spec)
+
+
+def _describe_array(spec: Any) -> str:
+    if not isinstance(spec, dm_specs.Array):
+        return repr(spec)
+    name = f" {spec.name!r}" if spec.name else ""
+    text = f"{type(spec).__name__}{name} {spec.dtype}{list(spec.shape)}"
+    if isinstance(spec, DiscreteArray):
+        return f"{text} of {spec.num_values} values"
+    if not isinstance(spec, BoundedArray):
+        return text
+    bounds = [np.unique(bound) for bound in (spec.minimum, spec.maximum)]
+    if any(bound.size != 1 for bound in bounds):
+        return f"{text} with bounds for each element"
+    return f"{text} in [{bounds[0][0]!s}, {bounds[1][0]!s}]"
+
+
 def whole_range(dtype: np.dtype) -> tuple[int, int]:
     """Returns the least and the greatest whole number of a dtype of integers or bool."""
     if dtype.kind == "b":

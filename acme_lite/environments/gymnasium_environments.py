@@ -15,7 +15,7 @@ import numpy as np
 from dm_env import specs as dm_specs
 from gymnasium import vector as gymnasium_vector
 
-from acme_lite import types
+from acme_lite import specs, types
 from acme_lite.environments import seeding, spaces
 
 _MID = dm_env.StepType.MID  # access to a member of an enumeration runs Python code
@@ -297,9 +297,12 @@ def _stack(what: str, spec: dm_specs.Array, values: Sequence[Any], shape: tuple[
     for member, value in enumerate(values):
         if np.shape(value) != spec.shape:
             raise ValueError(
-                f"environments[{member}] gave {what} of shape {np.shape(value)} where its spec is {spec}."
+                f"environments[{member}] gave {what} of shape {np.shape(value)} where its spec is "
+                f"{specs.describe(spec)}."
             ) from problem
-    raise ValueError(f"The environments gave {what} that is no number where its spec is {spec}.") from problem
+    raise ValueError(
+        f"The environments gave {what} that is no number where its spec is {specs.describe(spec)}."
+    ) from problem
 
 
 def _checked_mode(environment: gymnasium_vector.VectorEnv) -> gymnasium_vector.AutoresetMode:

@@ -192,7 +192,9 @@ class SyncVectorEnvironment:
         for what, spec, value in values:
             problem = specs.misfit(value, spec)
             if problem is not None:
-                raise ValueError(f"environments[{member}] gave {what} {problem} where its spec is {spec}.")
+                raise ValueError(
+                    f"environments[{member}] gave {what} {problem} where its spec is {specs.describe(spec)}."
+                )
         if kind != _FIRST and not np.all((np.asarray(timestep.discount) >= 0) & (np.asarray(timestep.discount) <= 1)):
             raise ValueError(
                 f"environments[{member}] gave the discount {timestep.discount}, and discounts are in [0, 1]."
@@ -287,8 +289,10 @@ def _common_spec(environments: Sequence[dm_env.Environment]) -> specs.Environmen
             type(one) is not type(two) or one != two
             for one, two in zip(jax.tree.leaves(first), jax.tree.leaves(other), strict=True)
         ):
+            one, two = specs.describe(first), specs.describe(other)
+            hidden = ", which differ in the bounds of elements" if one == two else ""
             raise ValueError(
-                f"environments must have equal specs, got {first} (member 0) and {other} (member {index})."
+                f"environments must have equal specs, got {one} (member 0) and {two} (member {index}){hidden}."
             )
     return first
 
@@ -329,7 +333,9 @@ def _stack_leaf(spec: dm_specs.Array, values: Sequence[Any]) -> np.ndarray:
 
 
 def _wrong_shape(spec: dm_specs.Array, member: int, value: Any) -> ValueError:
-    return ValueError(f"environments[{member}] gave an array of shape {np.shape(value)} where its spec is {spec}.")
+    return ValueError(
+        f"environments[{member}] gave an array of shape {np.shape(value)} where its spec is {specs.describe(spec)}."
+    )
 
 
 def _stack_scalar(spec: dm_specs.Array, values: Sequence[Any], first: float) -> np.ndarray:
@@ -337,6 +343,6 @@ def _stack_scalar(spec: dm_specs.Array, values: Sequence[Any], first: float) -> 
     if not spec.shape:
         stacked = np.array([first if value is None else value for value in values])
         if specs.would_round(stacked, spec.dtype):
-            raise ValueError(f"The environments gave the values {stacked} where their spec is {spec}.")
+            raise ValueError(f"The environments gave the values {stacked} where their spec is {specs.describe(spec)}.")
         return stacked.astype(spec.dtype)
     return _stack_leaf(spec, [first if value is None else value for value in values])

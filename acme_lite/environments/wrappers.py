@@ -183,8 +183,8 @@ class FrameStack(Wrapper):
         for leaf in jax.tree.leaves(environment.observation_spec()):
             if isinstance(leaf, dm_specs.DiscreteArray):
                 raise ValueError(
-                    f"FrameStack.environment must have no DiscreteArray in its observations, got {leaf}. "
-                    "FlattenObservation inside of it makes them one-hot."
+                    "FrameStack.environment must have no DiscreteArray in its observations, got "
+                    f"{specs.describe(leaf)}. FlattenObservation inside of it makes them one-hot."
                 )
         spec = jax.tree.map(lambda leaf: _stacked_spec(leaf, num_frames), environment.observation_spec())
         super().__init__(environment, observation_spec=spec)
@@ -367,7 +367,9 @@ def _canonical_spec(spec: dm_specs.Array) -> dm_specs.Array:
     if not (
         isinstance(spec, dm_specs.BoundedArray) and np.isfinite(spec.minimum).all() and np.isfinite(spec.maximum).all()
     ):
-        raise ValueError(f"CanonicalActions.environment must have float actions with finite bounds, got {spec}.")
+        raise ValueError(
+            f"CanonicalActions.environment must have float actions with finite bounds, got {specs.describe(spec)}."
+        )
     return spec.replace(minimum=-1.0, maximum=1.0)
 
 
@@ -394,7 +396,7 @@ def _bounds(spec: dm_specs.Array) -> tuple[Any, Any]:
         return np.iinfo(spec.dtype).min, np.iinfo(spec.dtype).max
     if spec.dtype == np.bool_:
         return False, True
-    raise ValueError(f"environment must have numbers as observations, got {spec}.")
+    raise ValueError(f"environment must have numbers as observations, got {specs.describe(spec)}.")
 
 
 def _stacked_spec(spec: dm_specs.Array, num_frames: int) -> specs.FrameStack:
@@ -430,7 +432,9 @@ def _flat(spec: dm_specs.Array, leaf: Any) -> np.ndarray:
     if not isinstance(spec, dm_specs.DiscreteArray):
         return np.reshape(leaf, -1)
     if not 0 <= leaf < spec.num_values:
-        raise ValueError(f"An observation must be in [0, {spec.num_values}), as its spec {spec} says, got {leaf}.")
+        raise ValueError(
+            f"An observation must be in [0, {spec.num_values}), as its spec {specs.describe(spec)} says, got {leaf}."
+        )
     one_hot = np.zeros(spec.num_values, spec.dtype)
     one_hot[leaf] = 1
     return one_hot

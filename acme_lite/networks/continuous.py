@@ -69,7 +69,10 @@ def make_action_scaling(action_spec: types.SpecTree, *, agent: str) -> ActionSca
 
 def _check_action_spec(spec: types.SpecTree, agent: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the bounds of a spec of continuous actions, of its shape, as float64."""
-    needs = f"{agent} needs actions that are one array of floats with finite bounds (a BoundedArray spec), got {spec}."
+    needs = (
+        f"{agent} needs actions that are one array of floats with finite bounds (a BoundedArray spec), got "
+        f"{specs.describe(spec)}."
+    )
     if isinstance(spec, specs.DiscreteArray):
         raise ValueError(f"{needs} For a choice among finitely many actions use dqn, r2d2, ppo or impala.")
     if not (isinstance(spec, specs.Array) and np.issubdtype(spec.dtype, np.floating)):
@@ -111,9 +114,9 @@ def observation_encoder(
     for leaf in torsos.array_specs(observation_spec):
         if len(leaf.shape) >= 3 or (leaf.dtype == np.uint8 and len(leaf.shape) == 2):
             raise ValueError(
-                f"{agent}'s own networks take vectors, and the observation has an image, {leaf}. Pass a torso for it, "
-                "such as networks.default_torso(spec.observation, (256,)), to the agent's make_networks, in a "
-                "network_factory."
+                f"{agent}'s own networks take vectors, and the observation has an image, {specs.describe(leaf)}. Pass "
+                "a torso for it, such as networks.default_torso(spec.observation, (256,)), to the agent's "
+                "make_networks, in a network_factory."
             )
     return functools.partial(torsos.concatenate, spec=observation_spec)
 

@@ -60,7 +60,7 @@ def make_action_distribution(action_spec: types.SpecTree) -> ActionDistribution:
     """
     leaves, structure = jax.tree.flatten(action_spec)
     if not leaves:
-        raise ValueError(f"The action spec must have at least one array, got {action_spec}.")
+        raise ValueError(f"The action spec must have at least one array, got {specs.describe(action_spec)}.")
     parts = [_of_leaf(leaf) for leaf in leaves]
     return parts[0] if jax.tree_util.treedef_is_leaf(structure) else product(parts, structure)
 
@@ -168,14 +168,14 @@ def product(parts: Sequence[ActionDistribution], structure: jax.tree_util.PyTree
 
 def _of_leaf(spec: specs.Array) -> ActionDistribution:
     if not math.prod(spec.shape):
-        raise ValueError(f"An action must have at least one number, got {spec}.")
+        raise ValueError(f"An action must have at least one number, got {specs.describe(spec)}.")
     dtype = jax.dtypes.canonicalize_dtype(spec.dtype)
     if isinstance(spec, specs.DiscreteArray):
         return categorical(spec.num_values, dtype=dtype)
     if np.issubdtype(spec.dtype, np.floating):
         return diagonal_gaussian(spec)
     if not (isinstance(spec, specs.BoundedArray) and np.issubdtype(spec.dtype, np.integer)):
-        raise ValueError(f"An action must be of floats, or of integers with bounds, got {spec}.")
+        raise ValueError(f"An action must be of floats, or of integers with bounds, got {specs.describe(spec)}.")
     first = np.broadcast_to(spec.minimum, spec.shape).ravel().tolist()
     last = np.broadcast_to(spec.maximum, spec.shape).ravel().tolist()
     elements = [categorical(high - low + 1, first=low, dtype=dtype) for low, high in zip(first, last, strict=True)]

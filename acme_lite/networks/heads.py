@@ -24,14 +24,15 @@ def check_discrete(spec: specs.EnvironmentSpec, *, agent: str) -> specs.Discrete
     action = spec.action
     if not isinstance(action, specs.DiscreteArray):
         raise ValueError(
-            f"{agent} needs one discrete action (a DiscreteArray spec), got {action}. For continuous actions use "
-            "d4pg, mpo, sac, td3 or ppo, or put a wrapper around the environment that offers a choice of them."
+            f"{agent} needs one discrete action (a DiscreteArray spec), got {specs.describe(action)}. For continuous "
+            "actions use d4pg, mpo, sac, td3 or ppo, or put a wrapper around the environment that offers a choice of "
+            "them."
         )
     _, mask = legal_actions.split_action_mask(spec.observation)
     if mask is not None and mask.shape != (action.num_values,):
         raise ValueError(
             f"An observation's {legal_actions.ACTION_MASK!r} must have shape ({action.num_values},), one element for "
-            f"each action, got {mask}."
+            f"each action, got {specs.describe(mask)}."
         )
     return action
 

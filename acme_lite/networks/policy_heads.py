@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from acme_lite import specs
 from acme_lite.networks import distributions, legal_actions
 
 
@@ -77,5 +78,5 @@ def check_action_mask(observation_spec: dict | object, distribution: distributio
     if mask is not None and not (distribution.is_discrete and mask.shape == (distribution.num_params,)):
         raise ValueError(
             f"An observation's {legal_actions.ACTION_MASK!r} needs actions that are all discrete and must hold one "
-            f"element for each of their values, {distribution.num_params} in all, got {mask}."
+            f"element for each of their values, {distribution.num_params} in all, got {specs.describe(mask)}."
         )

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_lite import types
+from acme_lite import specs, types
 from acme_lite.networks import legal_actions
 
 _MIN_VARIANCE = 1e-8
@@ -54,7 +54,9 @@ def init_statistics(observation_spec: types.SpecTree) -> Statistics:
         if np.issubdtype(leaf.dtype, np.floating) and not _is_action_mask(path)
     }
     if not statistics:
-        raise ValueError(f"normalize_observations needs an array of floats to normalise, got {observation_spec}.")
+        raise ValueError(
+            f"normalize_observations needs an array of floats to normalise, got {specs.describe(observation_spec)}."
+        )
     return statistics
 
 

@@ -72,7 +72,10 @@ def array_specs(observation_spec: types.SpecTree) -> list[specs.Array]:
     """
     leaves = jax.tree.leaves(observation_spec)
     if not leaves:
-        raise ValueError(f"An observation must have an array beside its action mask, got the spec {observation_spec}.")
+        raise ValueError(
+            "An observation must have an array beside its action mask, got the spec "
+            f"{specs.describe(observation_spec)}."
+        )
     return leaves
 
 
@@ -141,9 +144,9 @@ def default_torso(
         large = spec.dtype == np.uint8 and sum(size >= _LEAST_IMAGE_SIZE for size in spec.shape) >= 2
         if large and not is_image(spec):
             raise ValueError(
-                f"An image must be of bytes and be [H, W, C], or [stack, H, W] with a FrameStack spec, got {spec}. Put "
-                "environments.FrameStack around an environment of grey frames [H, W], transpose frames whose colours "
-                "come first, or give the agent a network of your own (network_factory)."
+                f"An image must be of bytes and be [H, W, C], or [stack, H, W] with a FrameStack spec, got "
+                f"{specs.describe(spec)}. Put environments.FrameStack around an environment of grey frames [H, W], "
+                "transpose frames whose colours come first, or give the agent a network of your own (network_factory)."
             )
     is_alone = len(leaf_specs) == 1 and is_image(leaf_specs[0])
 

@@ -69,15 +69,19 @@ class Columns:
         try:
             leaves = self._flatten(tree)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{self._name} has another structure than its spec {self._specs}: {error}") from error
+            raise ValueError(
+                f"{self._name} has another structure than its spec {specs.describe(self._specs)}: {error}"
+            ) from error
         for leaf, spec in zip(leaves, self._specs, strict=True):
             if np.shape(leaf) != (num_streams, *spec.shape):
                 raise ValueError(
                     f"{self._name} must have leaves of shape [{num_streams}, ...] with the shapes of its spec, got "
-                    f"{np.shape(leaf)} for {spec}."
+                    f"{np.shape(leaf)} for {specs.describe(spec)}."
                 )
             if specs.would_round(leaf, spec.dtype):
-                raise ValueError(f"{self._name} must have whole numbers for {spec}, got {np.asarray(leaf).dtype}.")
+                raise ValueError(
+                    f"{self._name} must have whole numbers for {specs.describe(spec)}, got {np.asarray(leaf).dtype}."
+                )
 
     def write(self, index: slice | np.ndarray, tree: types.ArrayTree) -> None:
         """Writes a tree with leaves `[N, ...]` to N rows; of a stack of frames, the newest frame."""

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from acme_lite import checks, types
+from acme_lite import checks, specs, types
 from acme_lite.replay import rate_limiters
 
 DEFAULT_TABLE = "replay"
@@ -192,8 +192,8 @@ class Table:
         structures: list[Any] = [jax.tree.structure(values), jax.tree.structure(spec)]
         if structures[0] != structures[1] or [leaf.shape for leaf in leaves] != shapes:
             raise ValueError(
-                f"values must be like Sequences.start of table {self.name!r}, {spec}, with leaves of shape "
-                f"[{num_items}, ...], got shapes {jax.tree.map(np.shape, values)}."
+                f"values must be like Sequences.start of table {self.name!r}, {specs.describe(spec)}, with leaves "
+                f"of shape [{num_items}, ...], got shapes {jax.tree.map(np.shape, values)}."
             )
         return leaves
 

@@ -179,6 +179,12 @@ def test_members_must_be_there_once_each_with_equal_specs():
         environments.SyncVectorEnvironment([make_member(), episodes.scripted()])
     with pytest.raises(ValueError, match="environments must have equal specs"):
         environments.SyncVectorEnvironment([episodes.scripted_tree(), episodes.scripted()])
+    bounded = [
+        episodes.Scripted([np.zeros(2)], [], [], observation_spec=dm_specs.BoundedArray((2,), np.float64, 0, high))
+        for high in ([1, 2], [1, 3])
+    ]
+    with pytest.raises(ValueError, match=r"equal specs, got .*\(member 1\), which differ in the bounds of elements"):
+        environments.SyncVectorEnvironment(bounded)
 
 
 @pytest.mark.parametrize("num_envs", [1, 2])
@@ -242,7 +248,7 @@ _WHOLE = dm_specs.Array((), np.int32, "reward")
 @pytest.mark.parametrize(
     ("spec", "right", "wrong", "problem"),
     [
-        (_FLOATS, np.zeros(3), np.zeros(1), r"of shape \(1,\) where its spec is Array\(shape=\(3,\)"),
+        (_FLOATS, np.zeros(3), np.zeros(1), r"of shape \(1,\) where its spec is Array float32\[3\]"),
         ({"a": _FLOATS}, {"a": np.zeros(3)}, {"a": np.zeros((3, 1))}, r"of shape \(3, 1\)"),
         (_FLOATS, np.zeros(3), np.array([None] * 3), "of object"),
         (_BYTES, np.zeros(3, int), np.full(3, 0.5), "of float64"),
