@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from acme_lite import specs, types
-from acme_lite.networks import feed_forward, torsos
+from acme_lite.networks import distributions, feed_forward, torsos
 
 _LEAST_LOG_STD, _GREATEST_LOG_STD = -20.0, 2.0
 _GREATEST_ACTION = 1 - 1e-6  # its inverse tanh is finite in float32
@@ -73,10 +73,8 @@ def _check_action_spec(spec: types.SpecTree, agent: str) -> tuple[np.ndarray, np
         f"{agent} needs actions that are one array of floats with finite bounds (a BoundedArray spec), got "
         f"{specs.describe(spec)}."
     )
-    if isinstance(spec, specs.DiscreteArray):
-        raise ValueError(f"{needs} For a choice among finitely many actions use dqn, r2d2, ppo or impala.")
     if not (isinstance(spec, specs.Array) and np.issubdtype(spec.dtype, np.floating)):
-        raise ValueError(f"{needs} For integers and for actions of several arrays use ppo.")
+        raise ValueError(f"{needs} {distributions.agents_for(spec)}")
     unbounded = (
         f"{needs} Give the environment a wrapper that bounds its actions, or use ppo, which takes unbounded ones."
     )

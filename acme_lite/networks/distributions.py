@@ -65,6 +65,21 @@ def make_action_distribution(action_spec: types.SpecTree) -> ActionDistribution:
     return parts[0] if jax.tree_util.treedef_is_leaf(structure) else product(parts, structure)
 
 
+def agents_for(action_spec: types.SpecTree) -> str:
+    """Returns a sentence that says which agents take such actions, for messages of those that do not."""
+    try:
+        distribution = make_action_distribution(action_spec)
+    except (TypeError, ValueError):
+        return "No agent takes such actions."
+    if distribution.is_discrete:
+        names = "dqn, r2d2, ppo or impala" if isinstance(action_spec, specs.DiscreteArray) else "ppo or impala"
+    elif isinstance(action_spec, specs.BoundedArray) and np.isfinite(action_spec.minimum + action_spec.maximum).all():
+        names = "d4pg, mpo, sac, td3 or ppo"
+    else:
+        names = "ppo"
+    return f"For such actions use {names}."
+
+
 def categorical(num_values: int, *, first: int = 0, dtype: np.dtype | type = np.int32) -> ActionDistribution:
     """Returns the categorical distribution over `first, ..., first + num_values - 1`; parameters are logits.
 

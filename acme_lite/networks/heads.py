@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from acme_lite import specs
-from acme_lite.networks import legal_actions
+from acme_lite.networks import distributions, legal_actions
 
 
 def check_discrete(spec: specs.EnvironmentSpec, *, agent: str) -> specs.DiscreteArray:
@@ -24,9 +24,8 @@ def check_discrete(spec: specs.EnvironmentSpec, *, agent: str) -> specs.Discrete
     action = spec.action
     if not isinstance(action, specs.DiscreteArray):
         raise ValueError(
-            f"{agent} needs one discrete action (a DiscreteArray spec), got {specs.describe(action)}. For continuous "
-            "actions use d4pg, mpo, sac, td3 or ppo, or put a wrapper around the environment that offers a choice of "
-            "them."
+            f"{agent} needs one discrete action (a DiscreteArray spec), got {specs.describe(action)}. "
+            f"{distributions.agents_for(action)} A wrapper around the environment can also offer a choice of them."
         )
     _, mask = legal_actions.split_action_mask(spec.observation)
     if mask is not None and mask.shape != (action.num_values,):

@@ -223,10 +223,16 @@ def test_duelling_values_average_to_the_state_value():
     np.testing.assert_allclose(network.apply(params, observation), shifted, rtol=1e-4)
 
 
-def test_continuous_actions_are_refused_with_advice():
-    spec = SPEC._replace(action=specs.BoundedArray((2,), np.float32, -1, 1))
-    with pytest.raises(ValueError, match="DQN needs one discrete action"):
-        dqn.DQNBuilder().make_networks(spec)
+@pytest.mark.parametrize(
+    ("action", "names"),
+    [
+        (specs.BoundedArray((2,), np.float32, -1, 1), "d4pg, mpo, sac, td3 or ppo"),
+        (specs.BoundedArray((2,), np.int32, 0, [2, 3]), "ppo or impala"),  # Gymnasium's MultiDiscrete
+    ],
+)
+def test_other_actions_are_refused_with_advice(action, names):
+    with pytest.raises(ValueError, match=rf"DQN needs one discrete action .* For such actions use {names}\."):
+        dqn.DQNBuilder().make_networks(SPEC._replace(action=action))
 
 
 @pytest.mark.parametrize(

@@ -536,11 +536,15 @@ def test_actions_may_be_a_tree_of_discrete_ones(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "action",
-    [specs.BoundedArray((2,), np.float32, -1, 1), specs.Array((), np.int32), {"turn": specs.Array((), np.float32)}],
+    ("action", "advice"),
+    [
+        (specs.BoundedArray((2,), np.float32, -1, 1), r"For such actions use d4pg, mpo, sac, td3 or ppo\."),
+        (specs.Array((), np.int32), r"No agent takes such actions\."),
+        ({"turn": specs.Array((), np.float32), "move": specs.DiscreteArray(3)}, r"For such actions use ppo\."),
+    ],
 )
-def test_actions_that_are_not_discrete_are_refused_with_advice(action):
-    with pytest.raises(ValueError, match=r"IMPALA needs discrete actions.*For continuous actions use"):
+def test_actions_that_are_not_discrete_are_refused_with_advice(action, advice):
+    with pytest.raises(ValueError, match=rf"IMPALA needs discrete actions.*{advice}"):
         impala.IMPALABuilder().make_networks(SPEC._replace(action=action))
 
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import networks, specs
+from acme_lite import agents, networks, specs
+from acme_lite.networks import distributions
 
 DISCRETE = specs.DiscreteArray(3, dtype=np.int32)
 INTEGERS = specs.BoundedArray((2,), np.int32, [1, -1], [3, 0])
@@ -148,3 +149,31 @@ def test_bounds_may_be_as_far_apart_as_float32_goes():
 def test_actions_without_a_distribution_are_an_error(spec):
     with pytest.raises(ValueError, match=r"(floats, or of integers with bounds|at least one (array|number)), got"):
         networks.make_action_distribution(spec)
+
+
+@pytest.mark.parametrize(
+    "action",
+    [
+        *ALL.values(),
+        specs.BoundedArray((2,), np.float32, [-1, -1], [1, np.inf]),
+        specs.BoundedArray((2,), np.float32, -1, [1, 2]),
+        {"a": BOX},
+        {"a": DISCRETE, "b": INTEGERS},
+        specs.Array((2,), np.int32),
+    ],
+    ids=str,
+)
+def test_the_agents_that_are_named_are_those_that_take_the_actions(action):
+    sentence = distributions.agents_for(action)
+    spec = specs.EnvironmentSpec(
+        specs.Array((2,), np.float32), action, specs.Array((), np.float32), specs.BoundedArray((), np.float32, 0, 1)
+    )
+    for agent in agents.NAMES:
+        try:
+            agents.builder_class(agent)().make_networks(spec)
+        except ValueError as error:
+            assert agent not in sentence
+            # An agent that names others names these.
+            assert sentence in str(error) or "which takes unbounded ones" in str(error) or agent == "ppo"
+        else:
+            assert agent in sentence

@@ -40,8 +40,8 @@ def make_distribution(spec: specs.EnvironmentSpec) -> distributions.ActionDistri
     if distribution is None or not distribution.is_discrete:
         raise ValueError(
             "IMPALA needs discrete actions (DiscreteArray specs, bounded arrays of integers, or a tree of them), got "
-            f"{specs.describe(spec.action)}. For continuous actions use an agent for continuous control, or put a "
-            "wrapper around the environment that offers a choice of them."
+            f"{specs.describe(spec.action)}. {distributions.agents_for(spec.action)} A wrapper around the environment "
+            "can also offer a choice of them."
         )
     _, mask = networks.split_action_mask(spec.observation)
     if mask is not None and mask.shape != (distribution.num_params,):
