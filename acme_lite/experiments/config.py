@@ -82,6 +82,11 @@ class ExperimentConfig:
     def __post_init__(self):
         checks.at_least(self, 1, "num_envs", "max_num_actor_steps")
         checks.seeds(self, "seed")
+        if isinstance(self.builder, type) or not callable(getattr(self.builder, "make_networks", None)):
+            raise ValueError(
+                "ExperimentConfig.builder must be a builder, such as dqn.DQNBuilder(dqn.DQNConfig()), got "
+                f"{self.builder!r}."
+            )
         for name in ("environment_factory", "network_factory", "logger_factory"):
             value = getattr(self, name)
             if not (callable(value) or (value is None and name != "environment_factory")):

@@ -429,6 +429,13 @@ def test_ones_own_networks_take_the_place_of_the_builders(tmp_path):
         ("seed", 2**64, r"ExperimentConfig.seed must be a whole number in \[0, 2\*\*32\), got 18446744073709551616"),
         ("seed", 1.0, r"ExperimentConfig.seed must be a whole number in \[0, 2\*\*32\), got 1.0"),
         ("environment_factory", None, "environment_factory must be a function, got None"),
+        (
+            "builder",
+            dqn.DQNBuilder,
+            r"builder must be a builder, such as dqn.DQNBuilder\(dqn.DQNConfig\(\)\), got <class",
+        ),
+        ("builder", dqn.DQNConfig(), r"ExperimentConfig.builder must be a builder, such as .*, got DQNConfig\("),
+        ("builder", None, r"ExperimentConfig.builder must be a builder, such as .*, got None"),
         ("logger_factory", 3, "logger_factory must be a function, got 3"),
     ],
 )
