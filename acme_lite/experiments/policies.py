@@ -18,6 +18,7 @@ _POLICY_FILE = "policy.bin"
 _VARIABLES_FILE = "variables.npz"
 _MISSING_FILE = "policy_missing.txt"
 _PLATFORMS = ("cpu", "cuda", "tpu")
+_MOST_ARRAYS_IN_WORDS = 10
 
 _logger = logging.getLogger(__name__)
 
@@ -154,6 +155,8 @@ class Policy:
 
     def __init__(self, exported: jax.export.Exported, params: list[Any], initial_state: list[Any], seed: int):
         self._function = jax.jit(exported.call)
+        arguments, _ = jax.tree.unflatten(exported.in_tree, exported.in_avals)
+        self._observation = jax.tree.map(lambda aval: jax.ShapeDtypeStruct(aval.shape[1:], aval.dtype), arguments[1])
         self._key_shape = exported.in_avals[-1].shape
         self._params = params
         self._initial_state = [leaf[None] for leaf in initial_state]
@@ -168,11 +171,54 @@ class Policy:
         """Returns the action for one observation (no batch axis), with the leaves of the action spec.
 
         Where that has named tuples, the action has dicts of their fields; of the observation's, dicts will do, too.
+
+        Raises:
+            ValueError: the observation is not what the policy was trained with; names the array.
         """
+        observation = _with_dicts(observation)
         key = self._keys.integers(2**32, size=self._key_shape, dtype=np.uint32)
-        batched = jax.tree.map(lambda leaf: np.asarray(leaf)[None], _with_dicts(observation))
-        action, self._state = self._function(self._params, batched, self._state, key)
+        batched = jax.tree.map(lambda leaf: np.asarray(leaf)[None], observation)
+        try:
+            action, self._state = self._function(self._params, batched, self._state, key)
+        except (TypeError, ValueError):
+            # Looked into here alone, since that takes as long as acting. The function refuses what does not fit it.
+            problem = _mismatch(self._observation, observation)
+            if problem is None:
+                raise
+            raise ValueError(f"The policy takes observations {problem}.") from None
         return jax.tree.map(lambda leaf: np.asarray(leaf)[0], action)
+
+
+def _mismatch(expected: types.ArrayTree, observation: types.ArrayTree) -> str | None:
+    """Returns which observation was expected and which came, in words; None where no difference is seen.
+
+    Args:
+        expected: tree of `jax.ShapeDtypeStruct`.
+        observation: tree of arrays.
+    """
+    structures: list[Any] = [jax.tree.structure(expected), jax.tree.structure(observation)]
+    if structures[0] != structures[1]:
+        return f"{_in_words(expected)}, got {_in_words(observation)}"
+    for (path, leaf), value in zip(
+        jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(observation), strict=True
+    ):
+        array = np.asarray(value)
+        # Numbers of 64 bits become those of 32, which JAX has.
+        fits = array.dtype.kind in "biuf" and jax.dtypes.canonicalize_dtype(array.dtype) == leaf.dtype
+        if array.shape != leaf.shape or not fits:
+            where = f"whose {jax.tree_util.keystr(path)} is " if path else ""
+            return f"{where}{_in_words(leaf)}, got {_in_words(array)}"
+    return None
+
+
+def _in_words(tree: types.ArrayTree) -> str:
+    """Returns dtypes and shapes of a tree's arrays, with their paths; of many, their number alone."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    if len(leaves) > _MOST_ARRAYS_IN_WORDS:
+        return f"a {type(tree).__name__} of {len(leaves)} arrays"
+    arrays = [(path, leaf if hasattr(leaf, "dtype") else np.asarray(leaf)) for path, leaf in leaves]
+    words = [f"{jax.tree_util.keystr(path)} {array.dtype}{list(array.shape)}".strip() for path, array in arrays]
+    return ", ".join(words) or repr(tree)
 
 
 def load_policy(directory: str | pathlib.Path, *, seed: int = 0) -> Policy:

@@ -129,3 +129,67 @@ def test_keys_and_numbers_that_numpy_has_no_type_for_come_back(tmp_path):
         bias, words = variables["['policy']['bias']"], variables["['policy']['key']"]
     assert bias.dtype == np.float32 and bias == 2.5
     np.testing.assert_array_equal(words, jax.random.key_data(key))
+
+
+def save_and_load(directory, spec):
+    core = acting.feed_forward(lambda params, observation, key: jnp.zeros(len(jax.tree.leaves(observation)[0])))
+    policies.save_policy(directory, core, {}, SPEC._replace(observation=spec))
+    return experiments.load_policy(directory)
+
+
+@pytest.mark.parametrize(
+    ("observation", "got"),
+    [
+        (np.zeros(6, np.float32), "float32[6]"),
+        (np.zeros((1, 4)), "float64[1, 4]"),
+        (np.zeros(4, np.int32), "int32[4]"),
+        (np.array(["a", "b", "c", "d"]), "<U1[4]"),
+        ([0.5, 1.5], "[0] float64[], [1] float64[]"),
+        ([0.5] * 84, "a list of 84 arrays"),
+        ({"joints": np.zeros(4)}, "['joints'] float64[4]"),
+        (None, "None"),
+    ],
+)
+def test_an_observation_of_another_environment_is_refused_in_one_sentence(tmp_path, observation, got):
+    policy = save_and_load(tmp_path, specs.Array((4,), np.float32))
+    with pytest.raises(ValueError) as error:
+        policy(observation)
+    assert str(error.value) == f"The policy takes observations float32[4], got {got}."
+    assert policy(np.zeros(4)) == 0  # of 64 bits, which do
+
+
+@pytest.mark.parametrize(
+    ("observation", "sentence"),
+    [
+        (
+            {"camera": np.zeros((2, 3), np.uint8), "joints": Pair(np.zeros(3), np.zeros(1))},
+            "whose ['joints']['second'] is float32[2], got float64[3]",
+        ),
+        (
+            {"camera": np.zeros((2, 3)), "joints": {"first": np.zeros(1), "second": np.zeros(2)}},
+            "whose ['camera'] is uint8[2, 3], got float64[2, 3]",
+        ),
+        (
+            {"camera": np.zeros((2, 3), np.uint8)},
+            "['camera'] uint8[2, 3], ['joints']['first'] float32[1], ['joints']['second'] float32[2], got ['camera'] "
+            "uint8[2, 3]",
+        ),
+    ],
+)
+def test_of_a_tree_the_array_is_named_that_does_not_fit(tmp_path, observation, sentence):
+    joints = Pair(specs.Array((2,), np.float32), specs.Array((1,), np.float32))
+    policy = save_and_load(tmp_path, {"camera": specs.Array((2, 3), np.uint8), "joints": joints})
+    with pytest.raises(ValueError) as error:
+        policy(observation)
+    assert str(error.value) == f"The policy takes observations {sentence}."
+
+
+def test_other_errors_of_a_policy_are_its_own(tmp_path):
+    policy = save_and_load(tmp_path, specs.Array((4,), np.float32))
+
+    def fail(*arguments):
+        raise ValueError("out of memory")
+
+    policy._function = fail
+    with pytest.raises(ValueError, match="out of memory"):
+        policy(np.zeros(4, np.float32))
