@@ -2,8 +2,10 @@
 
 # Annotations are not postponed here: tyro reads them, and one is known at run time only.
 
+import functools
+import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 
@@ -29,25 +31,37 @@ def run(
         settings_class: a dataclass of what the script asks for beside the agent's config.
         description: what the script does, in words, for `--help`.
         args: the words of the command line; those of this process unless given.
+
+    Raises:
+        SystemExit: with code 2, where the words or their values are wrong; a sentence on stderr says how.
     """
     commands = {
-        name: _command(function, settings_class, agent, config)
+        name: _command(settings_class, agent, config)
         for agent in agents.NAMES
         for name, config in agents.named_configs(agent).items()
     }
-    tyro.extras.subcommand_cli_from_dict(commands, description=description, args=args, registry=_rules)
+    subcommands: list[Any] = [
+        Annotated[Any, tyro.conf.subcommand(name, constructor=command)] for name, command in sorted(commands.items())
+    ]
+    any_agent = functools.reduce(operator.or_, subcommands)
+
+    # tyro.extras.subcommand_cli_from_dict would say of a wrong value that it is in "__tyro-dummy-inner__.config".
+    def parse(agent: Annotated[any_agent, tyro.conf.arg(name="")]) -> Any:  # type: ignore[valid-type]  # known at run time
+        return agent
+
+    builder, settings = tyro.cli(parse, description=description, args=args, registry=_rules)
+    function(builder, settings)
 
 
-def _command(
-    function: Callable[[core.Builder, Any], Any], settings_class: type, agent: str, default: Any
-) -> Callable[..., Any]:
+def _command(settings_class: type, agent: str, default: Any) -> Callable[..., Any]:
+    """Returns what makes builder and settings out of the options of one agent, as tyro reads them off its arguments."""
     config_class = agents.config_class(agent)
 
     def command(
         settings: tyro.conf.OmitArgPrefixes[settings_class],  # type: ignore[valid-type]  # known at run time
         config: tyro.conf.OmitArgPrefixes[config_class] = default,  # type: ignore[valid-type]  # known at run time
-    ) -> Any:
-        return function(agents.builder_class(agent)(config), settings)
+    ) -> tuple[core.Builder, Any]:
+        return agents.builder_class(agent)(config), settings
 
     command.__doc__ = config_class.__doc__
     return command

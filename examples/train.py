@@ -8,7 +8,7 @@ uv run examples/train.py dqn --help
 import dataclasses
 from typing import Literal
 
-from acme_lite import command_line, core, environments, experiments, launching
+from acme_lite import checks, command_line, core, environments, experiments, launching
 from acme_lite.agents import builders
 
 
@@ -41,10 +41,15 @@ class Run:
     directory: str | None = None
     """Where the run's files go; below runs/ unless given."""
 
+    def __post_init__(self):
+        checks.at_least(self, 1, "steps", "num_envs", "evaluate_every", "evaluation_episodes", "checkpoint_every")
+        checks.at_least(self, 0, "num_actors")
+        checks.seeds(self, "seed")
+        if self.num_actors and self.replay is not None:
+            raise ValueError("--replay is for runs in one process: with --num-actors there is always a Reverb server.")
+
 
 def train(builder: core.Builder, run: Run) -> None:
-    if run.num_actors and run.replay is not None:
-        raise SystemExit("--replay is for runs in one process: with --num-actors there is always a Reverb server.")
     experiment = experiments.ExperimentConfig(
         builder=builders.NormalizedBuilder(builder) if run.normalize else builder,
         environment_factory=lambda seed: environments.make(run.env, seed=seed),

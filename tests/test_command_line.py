@@ -55,6 +55,22 @@ def test_a_schedule_that_is_written_wrongly_is_an_error(capsys):
     assert "--epsilon" in capsys.readouterr().err
 
 
+def test_a_setting_that_is_not_allowed_is_an_error_that_names_it(capsys):
+    with pytest.raises(SystemExit) as ended:
+        call("dqn", "--env", "catch", "--n-step", "0")
+    assert ended.value.code == 2
+    printed = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert "agent.config: DQNConfig.n_step must be a whole number of at least 1, got 0." in printed
+
+
+def test_errors_of_the_function_itself_are_raised():
+    def fail(builder, settings):
+        raise ValueError("the run failed")
+
+    with pytest.raises(ValueError, match="the run failed"):
+        command_line.run(fail, Settings, args=["dqn", "--env", "catch"])
+
+
 @pytest.mark.parametrize(
     ("args", "lines"),
     [

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax.numpy as jnp
+import pytest
 
 from acme_lite import acting, environments, specs
 from acme_lite.experiments import policies
@@ -17,10 +18,19 @@ def run(*words):
     return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
-def test_a_replay_for_one_process_is_refused_where_there_are_actors():
-    ended = run("train.py", "dqn", "--env", "gym:CartPole-v1", "--num-actors", "2", "--replay", "local")
-    assert ended.returncode == 1
-    assert ended.stderr == "--replay is for runs in one process: with --num-actors there is always a Reverb server.\n"
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--num-actors", "2", "--replay", "local"), "--replay is for runs in one process: with --num-actors there is"),
+        (("--steps", "0"), "Run.steps must be a whole number of at least 1, got 0."),
+        (("--num-envs", "0"), "Run.num_envs must be a whole number of at least 1, got 0."),
+        (("--batch-size", "0"), "DQNConfig.batch_size must be a whole number of at least 1, got 0."),
+    ],
+)
+def test_wrong_values_on_the_command_line_end_in_one_sentence(words, sentence):
+    ended = run("train.py", "dqn", "--env", "gym:CartPole-v1", *words)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr and "dummy" not in ended.stderr
+    assert sentence in " ".join(ended.stderr.replace("│", " ").split())
 
 
 def test_a_policy_in_another_environment_says_which_observations_it_takes(tmp_path):
