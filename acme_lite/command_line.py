@@ -13,6 +13,8 @@ from acme_lite import agents, core, learning
 
 _rules = tyro.constructors.ConstructorRegistry()
 
+_AFTER_CTRL_C = 130
+
 
 def run(
     function: Callable[[core.Builder, Any], Any],
@@ -33,7 +35,8 @@ def run(
         args: the words of the command line; those of this process unless given.
 
     Raises:
-        SystemExit: with code 2, where the words or their values are wrong; a sentence on stderr says how.
+        SystemExit: with code 2, where the words or their values are wrong; a sentence on stderr says how. With code 130
+            after Ctrl-C.
     """
     commands = {
         name: _command(settings_class, agent, config)
@@ -50,7 +53,10 @@ def run(
         return agent
 
     builder, settings = tyro.cli(parse, description=description, args=args, registry=_rules)
-    function(builder, settings)
+    try:
+        function(builder, settings)
+    except KeyboardInterrupt:  # whatever was under way has said what it has done
+        raise SystemExit(_AFTER_CTRL_C) from None
 
 
 def _command(settings_class: type, agent: str, default: Any) -> Callable[..., Any]:

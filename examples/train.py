@@ -66,7 +66,9 @@ def train(builder: core.Builder, run: Run) -> None:
         )
         launching.launch(program)
     else:
-        experiments.run_experiment(experiment, replay=run.replay or "local")
+        result = experiments.run_experiment(experiment, replay=run.replay or "local")
+        if not result.finished:
+            raise SystemExit(130)  # Ctrl-C: what comes after it in a script must not go on
 
 
 if __name__ == "__main__":

@@ -83,3 +83,12 @@ def test_help_says_what_there_is(args, lines, capsys):
         call(*args)
     printed = capsys.readouterr().out
     assert all(line in printed for line in lines)
+
+
+def test_ctrl_c_ends_a_script_without_a_traceback():
+    def interrupted(builder, settings):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        command_line.run(interrupted, Settings, args=["dqn", "--env", "catch"])
+    assert ended.value.code == 130 and ended.value.__suppress_context__
