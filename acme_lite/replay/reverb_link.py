@@ -339,6 +339,8 @@ class Link:
             reverb_checkpoints.check_whole(checkpoint)
         if self._server is not None:
             self._server.stop()
+            for writer in list(self._writers):
+                writer.disconnect()  # or it would send what it has in flight to the new server
         self._folder = reverb_checkpoints.make_folder(self._checkpoints)
         self._server, made = reverb_server.make_server(
             self._declarations, self.layout, self._port, self._folder, checkpoint

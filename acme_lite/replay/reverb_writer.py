@@ -60,6 +60,7 @@ class ReverbWriter:
         # Columns: rows of each stream, frames of each stream, rows of zeros, frames of zeros, then transitions.
         self._num_before = 2 * num_streams + 2 if has_sequences or link.layout.stack else 0
         self._generation = -1
+        self._opened: list[Any] = []  # Reverb's writer
         self._connect()
         link.add_writer(self)
 
@@ -169,6 +170,12 @@ class ReverbWriter:
         if self._in_flight and not self._closed:
             self._flush(0, _PUSH_MS)
 
+    def disconnect(self) -> None:
+        """Forgets what the server has not let in, and opens a new stream when it is used next; for the link."""
+        with self._lock:
+            _close(self._opened)
+            self._generation = -1
+
     def close(self) -> None:
         with self._lock:
             if self._closed:
@@ -176,7 +183,7 @@ class ReverbWriter:
             if self._in_flight:
                 self._flush(0, _POLL_MS)
             self._closed = True
-            self._writer.Close()
+            _close(self._opened)
 
     def _connect(self) -> None:
         """Opens a stream to the server; again after it was replaced, when rows must be sent anew."""
@@ -185,9 +192,11 @@ class ReverbWriter:
         link = self._link
         if self._generation == link.generation:
             return
+        self.disconnect()
         self._generation = link.generation
         chunker = link.binding.ConstantChunkerOptions
         self._writer = link.client.NewTrajectoryWriter(chunker(1, 1), False)
+        self._opened.append(self._writer)
         for column in range(self._num_before):
             run = self._num_kept if column >= 2 * self.num_streams else 1
             # A row is sent when an item first refers to it: of those sent since, as many may be older as newer.
@@ -362,3 +371,9 @@ class ReverbWriter:
             f"{self._layout.window} of the {self._num_rows} rows of {self.num_streams} streams, got stream {stream}, "
             f"start {start}, length {length}."
         )
+
+
+def _close(opened: list[Any]) -> None:
+    """Closes Reverb's writer, if one is open: its destructor would wait for a server that may be gone."""
+    while opened:
+        opened.pop().Close()

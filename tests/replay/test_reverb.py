@@ -464,6 +464,27 @@ def test_a_checkpoint_without_items_is_restored(make):
     assert made.info().tables["replay"].size == 3
 
 
+def test_what_was_in_flight_is_gone_once_a_replay_is_restored():
+    code = """
+        import faulthandler
+        faulthandler.dump_traceback_later(40, exit=True)  # a wait in Reverb's destructors holds Python's lock
+        made = replay.ReverbReplay([steps.transition_table(limiter=replay.Queue(5), sampler=replay.Fifo(),
+                                                           max_times_sampled=1)])
+        stream = steps.Steps(made.writer(1))
+        stream.transitions(3)
+        stream.writer.flush(10.0)
+        saved = made.save()
+        stream.transitions(20)
+        made.restore(saved)
+        stream.transitions(2)
+        stream.writer.flush(10.0)
+        dataset = made.dataset("replay", 5, timeout_seconds=10.0)
+        print(steps.numbers(next(dataset)), made.info().tables["replay"].num_inserts)
+        made.close()
+    """
+    assert output_of(run_python(code))[0] == "[0, 1, 2, 23, 24] 5\n"
+
+
 def flip_byte(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
