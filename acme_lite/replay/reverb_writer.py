@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
+import weakref
 from typing import Any, NoReturn
 
 import numpy as np
@@ -61,6 +63,8 @@ class ReverbWriter:
         self._num_before = 2 * num_streams + 2 if has_sequences or link.layout.stack else 0
         self._generation = -1
         self._opened: list[Any] = []  # Reverb's writer
+        # Unless it was closed, its destructor waits for a server that may be gone, and holds Python's lock meanwhile.
+        weakref.finalize(self, _close, self._opened, _POLL_MS).atexit = False  # at the end the link closes it
         self._connect()
         link.add_writer(self)
 
@@ -373,7 +377,11 @@ class ReverbWriter:
         )
 
 
-def _close(opened: list[Any]) -> None:
-    """Closes Reverb's writer, if one is open: its destructor would wait for a server that may be gone."""
+def _close(opened: list[Any], flush_ms: int = 0) -> None:
+    """Closes Reverb's writer, if one is open; what it could not send in so much time is lost."""
     while opened:
-        opened.pop().Close()
+        writer = opened.pop()
+        if flush_ms:
+            with contextlib.suppress(RuntimeError):  # the limiter let in less, or the server is gone
+                writer.Flush(0, flush_ms)
+        writer.Close()

@@ -485,6 +485,45 @@ def test_what_was_in_flight_is_gone_once_a_replay_is_restored():
     assert output_of(run_python(code))[0] == "[0, 1, 2, 23, 24] 5\n"
 
 
+def test_a_writer_that_nobody_closed_does_not_wait_for_a_dead_server():
+    code = """
+        import faulthandler, subprocess
+        faulthandler.dump_traceback_later(40, exit=True)  # a wait in Reverb's destructors holds Python's lock
+        server = subprocess.Popen(
+            [sys.executable, "-c", sys.argv[1]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        made = replay.ReverbReplay([steps.transition_table()], address=server.stdout.readline().strip())
+        dropped, kept = (steps.Steps(made.writer(1)) for _ in range(2))
+        for stream in (dropped, kept):
+            stream.transitions(1)
+            stream.writer.flush(10.0)
+        server.kill()
+        server.wait()
+        for stream in (dropped, kept):
+            stream.transitions(40)
+        del dropped, stream
+        print("dropped")
+        made.close()
+        del kept
+        print("closed")
+    """
+    server = """
+        from acme_lite import replay
+        from tests.replay import steps
+        import sys
+        made = replay.ReverbReplay([steps.transition_table()])
+        print(made.address, flush=True)
+        sys.stdin.read()  # ends with the process that started this one
+    """
+    assert output_of(run_python(code, textwrap.dedent(server)))[0] == "dropped\nclosed\n"
+
+
+def test_a_writer_that_nobody_closed_sends_what_it_can(make):
+    made = make(steps.transition_table())
+    steps.Steps(made.writer(1)).transitions(32)
+    assert made.info().tables["replay"].num_inserts == 32
+
+
 def flip_byte(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 0xFF
