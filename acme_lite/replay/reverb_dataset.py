@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-import time
+from collections.abc import Callable
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -106,6 +107,11 @@ class PrefetchingReverbDataset:
     calls are drawn ahead, which the server's counts hold already. It starts to draw when it is first asked for a sample
     or whether there is one. While the server is away it waits, and goes on when the server is back.
 
+    What was drawn ahead is lost with `close`, also of a table whose items leave once they have been sampled. If it was
+    waiting for the limiter, so is some of what comes next. Of a server elsewhere that is one item for each of its
+    connections (one, or up to 4 where the order of the items does not matter): those end at once, but the server does
+    not forget what it was asked for. Of a server in this process it is what one call gives.
+
     Where the server is in this process, `ready` and `due` go by what was taken and not by what was drawn, so that a
     runner acts and learns in the same order as with a local replay: whatever the limiter would give to somebody who
     draws on demand is on its way to this thread.
@@ -128,6 +134,7 @@ class PrefetchingReverbDataset:
         self._drawn: interface.Sample | None = None
         self._generation: int | None = None  # of the link, when the thread was started
         self._error: Exception | None = None
+        self._cancellation = _eager("cancellation").CancellationManager()
         self._closed = False
 
     def __iter__(self) -> PrefetchingReverbDataset:
@@ -165,6 +172,8 @@ class PrefetchingReverbDataset:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
+        if not self._link.has_server:  # one in this process takes up to 3 s, and holds Python's lock meanwhile
+            self._cancellation.start_cancel()
 
     def _has_drawn(self) -> bool:
         self._start()
@@ -189,11 +198,10 @@ class PrefetchingReverbDataset:
 
         while self._is_wanted(generation):
             try:
-                for sample in self._make_source():
-                    if not self._hand_over(sample, generation):
-                        return
-            except (ConnectionError, errors.DeadlineExceededError, *_transient_errors()):
-                time.sleep(_RETRY_SECONDS)  # the server is away or was replaced
+                self._fill(generation)
+            except (ConnectionError, errors.DeadlineExceededError, *_transient_errors()):  # the server is away
+                with self._changed:
+                    self._changed.wait_for(lambda: not self._is_wanted(generation), _RETRY_SECONDS)
             except Exception as error:  # raised again in `ready`
                 self._error = error
                 return
@@ -201,7 +209,14 @@ class PrefetchingReverbDataset:
     def _is_wanted(self, generation: int) -> bool:
         return not self._closed and not self._link.closed and self._generation == generation
 
-    def _make_source(self) -> Any:
+    def _fill(self, generation: int) -> None:
+        """Draws until no more is wanted; the connections end with this call."""
+        draw = self._make_draw()
+        while self._hand_over(draw(), generation):
+            pass
+
+    def _make_draw(self) -> Callable[[], list[np.ndarray]]:
+        """Returns a function that draws what one call gives, in columns; `close` makes it fail with CancelledError."""
         import reverb
 
         tensorflow = _runtime.import_extra("tensorflow", "distributed", "A Reverb replay")
@@ -223,14 +238,31 @@ class PrefetchingReverbDataset:
         options.threading.private_threadpool_size = 1
         options.autotune.enabled = False
         options.experimental_optimization.apply_default_optimizations = False
-        return source.batch(self._num_items).with_options(options).as_numpy_iterator()
+        batches = source.batch(self._num_items).with_options(options)
+        specs = tensorflow.nest.flatten(batches.element_spec)
+        attributes = ("output_types", [one.dtype for one in specs], "output_shapes", [one.shape for one in specs])
+        execute, context = _eager("execute").execute_with_cancellation, _eager("context").context()
+        iterator = iter(batches)
 
-    def _hand_over(self, sample: Any, generation: int) -> bool:
+        def draw() -> list[np.ndarray]:
+            # What `next` of the iterator does, which knows of no cancellation; in a `tensorflow.function` small batches
+            # would take twice as long.
+            columns = execute(
+                "IteratorGetNext",
+                len(specs),
+                inputs=[iterator._iterator_resource],
+                attrs=attributes,
+                ctx=context,
+                cancellation_manager=self._cancellation,
+            )
+            return [np.asarray(column) for column in columns]
+
+        return draw
+
+    def _hand_over(self, columns: list[np.ndarray], generation: int) -> bool:
         """Puts a sample where `__next__` takes it; returns whether more are wanted."""
-        info = sample.info
-        made = _make_sample(
-            self._link, self._table, self._shape, info.key, info.probability, int(info.table_size[0]), sample.data
-        )
+        keys, probabilities, sizes, _, _, *data = columns
+        made = _make_sample(self._link, self._table, self._shape, keys, probabilities, int(sizes[0]), data)
         with self._changed:
             if self._is_wanted(generation):
                 self._drawn = made
@@ -265,9 +297,14 @@ def _is_due(link: Link, table: tables.Table, num_items: int) -> bool:
 
 
 def _transient_errors() -> tuple[type[Exception], ...]:
-    """Returns the errors of a server that ends."""
+    """Returns the errors of a server that ends, and of a dataset that is closed."""
     errors = _runtime.import_extra("tensorflow", "distributed", "A Reverb replay").errors
-    return errors.CancelledError, errors.UnavailableError
+    return errors.CancelledError, errors.UnavailableError, errors.OutOfRangeError
+
+
+def _eager(name: str) -> ModuleType:
+    """Returns a module of how TensorFlow calls its operations; what it exports has no cancellation."""
+    return _runtime.import_extra(f"tensorflow.python.eager.{name}", "distributed", "A Reverb replay")
 
 
 def _make_sample(
