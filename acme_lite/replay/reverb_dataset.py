@@ -114,7 +114,8 @@ class PrefetchingReverbDataset:
 
     Where the server is in this process, `ready` and `due` go by what was taken and not by what was drawn, so that a
     runner acts and learns in the same order as with a local replay: whatever the limiter would give to somebody who
-    draws on demand is on its way to this thread.
+    draws on demand is on its way to this thread. With a second dataset of the table, also once one of them was closed,
+    that is not known: they share what the limiter gives, and each is ready when a sample lies here.
 
     Attributes:
         source: see `tables.Table.source`.
@@ -129,7 +130,7 @@ class PrefetchingReverbDataset:
         self._shape = shape
         self._num_items = int(np.prod(shape))
         self._timeout_seconds = timeout_seconds
-        self._plans = link.plans(table)
+        link.note_ahead(table.name, 1)
         self._changed = threading.Condition()
         self._drawn: interface.Sample | None = None
         self._generation: int | None = None  # of the link, when the thread was started
@@ -144,7 +145,7 @@ class PrefetchingReverbDataset:
         if not self._has_drawn():
             self._link.send()
             self._link.wait(self._has_drawn, self._timeout_seconds, self._describe, self._pause)
-        if self._plans:
+        if self._link.plans(self._table):
             self._link.note_taken(self._table.name, self._num_items)
         with self._changed:
             sample, self._drawn = self._drawn, None
@@ -153,10 +154,12 @@ class PrefetchingReverbDataset:
         return sample
 
     def ready(self) -> bool:
-        return self._has_drawn() or (self._plans and _can_sample(self._link, self._table, self._num_items))
+        plans = self._link.plans(self._table)
+        return self._has_drawn() or (plans and _can_sample(self._link, self._table, self._num_items))
 
     def due(self) -> bool:
-        return _is_due(self._link, self._table, self._num_items) if self._plans else self.ready()
+        plans = self._link.plans(self._table)
+        return _is_due(self._link, self._table, self._num_items) if plans else self.ready()
 
     def update_priorities(self, info: interface.SampleInfo, priorities: types.ArrayTree) -> None:
         update_priorities(self._link, self._table, info.keys, priorities)
@@ -170,6 +173,8 @@ class PrefetchingReverbDataset:
 
     def close(self) -> None:
         with self._changed:
+            if not self._closed and self._generation is None:
+                self._link.note_ahead(self._table.name, -1)
             self._closed = True
             self._changed.notify_all()
         if not self._link.has_server:  # one in this process takes up to 3 s, and holds Python's lock meanwhile

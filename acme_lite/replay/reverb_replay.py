@@ -128,9 +128,9 @@ class ReverbReplay:
                 f"{declaration.max_times_sampled} samples, so with max_size {declaration.max_size} it gives at most "
                 f"{most}."
             )
-        prefetch = (
-            not self._link.has_server or self._link.plans(declaration) if self._prefetch is None else self._prefetch
-        )
+        prefetch = self._prefetch
+        if prefetch is None:
+            prefetch = not (self._link.has_server and declaration.max_times_sampled)
         make = PrefetchingReverbDataset if prefetch else ReverbDataset
         return make(self._link, declaration, shape, timeout_seconds)
 

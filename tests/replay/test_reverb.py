@@ -299,6 +299,35 @@ def test_a_runner_acts_and_learns_in_the_order_of_the_local_replay(make, limiter
     assert min(orders[0].count("insert"), orders[0].count("sample")) > 50
 
 
+@pytest.mark.parametrize("closes", [False, True], ids=["both_live", "one_closed"])
+def test_what_two_datasets_of_a_table_say_is_ready_is_there(make, closes):
+    made = make(steps.transition_table(limiter=replay.SampleToInsertRatio(1.0, 4, 8.0)))
+    stream = steps.Steps(made.writer(1))
+    datasets = [made.dataset("replay", 2, timeout_seconds=5.0) for _ in range(2)]
+    deadline = time.monotonic() + 60.0
+    while stream.num_items < 40 and time.monotonic() < deadline:
+        ready = [dataset for dataset in datasets if dataset.ready()]
+        for dataset in ready:
+            assert len(next(dataset).data.reward) == 2
+        if closes and ready:
+            datasets.pop(0).close()
+            datasets.append(made.dataset("replay", 2, timeout_seconds=5.0))
+        if made.can_insert(1):
+            stream.transitions(1)
+    assert stream.num_items == 40
+
+
+def test_a_dataset_that_drew_nothing_leaves_the_next_to_plan(make):
+    table = steps.transition_table(limiter=replay.SampleToInsertRatio(1.0, 4, 8.0))
+    made = make(table)
+    made.dataset("replay", 2).close()
+    dataset = made.dataset("replay", 2, timeout_seconds=10.0)
+    stream = steps.Steps(made.writer(1))
+    stream.transitions(6)
+    assert dataset.due()  # though nothing can lie here yet
+    assert len(next(dataset).data.reward) == 2
+
+
 def test_items_arrive_although_nobody_waits_for_them(make):
     made = make(steps.transition_table())
     client = make(steps.transition_table(), address=made.address)
