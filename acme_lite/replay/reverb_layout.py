@@ -8,6 +8,7 @@ alone (`tables.Sequences.start`) is one array of bytes in the item's last column
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -82,6 +83,12 @@ class Layout:
             columns.append((num_frames, self.frame.itemsize))
         start = start_dtype(items)
         return [*columns, (start.itemsize,)] if start.itemsize else columns
+
+    def fingerprint(self, items: tables.Transitions | tables.Sequences) -> str:
+        """Returns a short hash of the dtypes and shapes that an item's columns of bytes stand for."""
+        rows = self.transition if isinstance(items, tables.Transitions) else self.row
+        dtypes = [dtype.descr for dtype in (rows, self.frame, start_dtype(items)) if dtype.names]
+        return f"{zlib.crc32(repr(dtypes).encode()):08x}"
 
     def item_bytes(self, items: tables.Transitions | tables.Sequences) -> int:
         """Returns the bytes that an item adds to a table of long episodes, before compression."""

@@ -14,7 +14,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from acme_lite import checkpointing
-from acme_lite.replay import interface, rate_limiters, reverb_checkpoints, reverb_server, store, tables
+from acme_lite.replay import (
+    interface,
+    rate_limiters,
+    reverb_checkpoints,
+    reverb_declarations,
+    reverb_server,
+    store,
+    tables,
+)
 from acme_lite.replay.reverb_layout import Layout
 
 _logger = logging.getLogger(__name__)
@@ -343,24 +351,32 @@ class Link:
 
         Raises:
             CheckpointError: the checkpoint is damaged; the server before it runs on.
+            ValueError: the checkpoint is of other tables; the server before it runs on.
+            RuntimeError: the server could not be started; the replay is closed.
         """
         assert self._checkpoints is not None
         if checkpoint is not None:
             reverb_checkpoints.check_whole(checkpoint)
+            found = reverb_declarations.of_checkpoint(checkpoint)
+            where = f"The Reverb checkpoint {checkpoint}"
+            reverb_declarations.check(self._declarations, self.layout, found, where)
+            if len(found) > len(self.tables):
+                raise ValueError(f"{where} must hold the tables {sorted(self.tables)} alone, got {sorted(found)}.")
         if self._server is not None:
+            self._disconnect_writers()  # an open stream holds up the server's end for 5 s
             self._server.stop()
-            for writer in list(self._writers):
-                writer.disconnect()  # or it would send what it has in flight to the new server
+            self._server = None
+            self._disconnect_writers()  # what was written meanwhile would go to the new server
         self._folder = reverb_checkpoints.make_folder(self._checkpoints)
-        self._server, made = reverb_server.make_server(
-            self._declarations, self.layout, self._port, self._folder, checkpoint
-        )
-        if self._loopback_only:
-            try:
+        try:
+            self._server, made = reverb_server.make_server(
+                self._declarations, self.layout, self._port, self._folder, checkpoint
+            )
+            if self._loopback_only:
                 reverb_server.confine_to_loopback(self._port)
-            except RuntimeError:
-                self._server.stop()
-                raise
+        except Exception:
+            self.close()  # there is no server to go back to
+            raise
         self.client = self.binding.Client(self.address)
         self.generation += 1
         self._server_tables = {}
@@ -414,6 +430,10 @@ class Link:
         if self._is_temporary and self._checkpoints is not None:
             shutil.rmtree(self._checkpoints, ignore_errors=True)
 
+    def _disconnect_writers(self) -> None:
+        for writer in list(self._writers):
+            writer.disconnect()
+
     def _raw_infos(self, timeout_seconds: int | None = None) -> list[bytes]:
         """Returns what the server says of its tables.
 
@@ -432,7 +452,7 @@ class Link:
 
         Raises:
             TimeoutError: it did not answer.
-            ValueError: it has other tables.
+            ValueError: it has other tables, or of other settings.
         """
         found: list[Any] = []
 
@@ -444,15 +464,12 @@ class Link:
             return True
 
         self.wait(answers, self.timeout_seconds, lambda: f"the Reverb server at {self.address} to answer")
-        signatures = {info.name: _shapes(info) for info in found}
-        for name, table in self.tables.items():
-            expected = self.layout.columns(table.items)
-            if signatures.get(name) != expected:
-                raise ValueError(
-                    f"The Reverb server at {self.address} must hold a table {name!r} with columns of bytes {expected}, "
-                    f"got {signatures.get(name)} (its tables are {sorted(signatures)}): declare the same tables on "
-                    "both sides."
-                )
+        reverb_declarations.check(
+            self._declarations,
+            self.layout,
+            {info.name: reverb_declarations.of_server(info) for info in found},
+            f"The Reverb server at {self.address}",
+        )
         return self.counts()
 
 
@@ -490,11 +507,3 @@ def _import_parser() -> Callable[[bytes], Any]:
     from reverb.cc import schema_pb2
 
     return schema_pb2.TableInfo.FromString
-
-
-def _shapes(info: Any) -> list[tuple[int, ...]] | None:
-    """Returns the shapes of a table's signature."""
-    if not info.HasField("signature"):
-        return None
-    columns = info.signature.tuple_value.values
-    return [tuple(dim.size for dim in column.tensor_spec_value.shape.dim) for column in columns]

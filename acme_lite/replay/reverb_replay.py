@@ -53,7 +53,7 @@ class ReverbReplay:
         ImportError: Reverb is not installed; the message says what to install.
         OSError: the port is taken.
         TimeoutError: the server at the address does not answer.
-        ValueError: the declarations do not fit together, or are not those of the server.
+        ValueError: the declarations do not fit together, or are not those of the server or of the newest checkpoint.
     """
 
     def __init__(
@@ -182,7 +182,8 @@ class ReverbReplay:
         Raises:
             CheckpointError: the checkpoint is damaged; names it.
             FileNotFoundError: the checkpoint is gone.
-            RuntimeError: the server is not in this process.
+            ValueError: the checkpoint is of other tables, or of other settings; the server runs on.
+            RuntimeError: the server is not in this process, or no new one could be started; then the replay is closed.
         """
         if not self._link.has_server:
             raise RuntimeError(

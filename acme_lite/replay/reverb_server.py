@@ -6,6 +6,7 @@ import functools
 import os
 import pathlib
 import socket
+import sys
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
@@ -14,7 +15,8 @@ from acme_lite import _runtime
 from acme_lite.replay import rate_limiters, tables
 from acme_lite.replay.reverb_layout import Layout
 
-_SLACK_ITEMS = 1e-4
+SLACK_ITEMS = 1e-4
+"""How much wider a server's window is than the declared one: see `limits`."""
 
 
 @functools.cache
@@ -37,14 +39,16 @@ def make_tables(declarations: Sequence[tables.Table], layout: Layout) -> list[An
     specs = _runtime.import_extra("tensorflow", "distributed", "A Reverb replay")
     made = []
     for table in declarations:
-        signature = tuple(specs.TensorSpec(shape, specs.uint8) for shape in layout.columns(table.items))
+        # The names tell apart dtypes and shapes that take equal numbers of bytes.
+        name = layout.fingerprint(table.items)
+        signature = tuple(specs.TensorSpec(shape, specs.uint8, name) for shape in layout.columns(table.items))
         made.append(
             reverb.Table(
                 name=table.name,
                 sampler=_sampler(table.sampler),
                 remover=reverb.selectors.Fifo(),
                 max_size=table.max_size,
-                rate_limiter=_limiter(table.limiter),
+                rate_limiter=reverb.rate_limiters.RateLimiter(*limits(table.limiter)),
                 max_times_sampled=table.max_times_sampled,
                 signature=signature,
             )
@@ -61,19 +65,17 @@ def _sampler(sampler: tables.Sampler) -> Any:
     ]()
 
 
-def _limiter(limiter: rate_limiters.Limiter) -> Any:
-    limiters = import_reverb().rate_limiters
+def limits(limiter: rate_limiters.Limiter) -> tuple[float, int, float, float]:
+    """Returns the numbers of Reverb's limiter: samples per insert, least size, and the bounds of its difference."""
     if isinstance(limiter, rate_limiters.MinSize):
-        return limiters.MinSize(limiter.min_size)
+        return 1.0, limiter.min_size, -sys.float_info.max, sys.float_info.max
     if isinstance(limiter, rate_limiters.Queue):
-        return limiters.Queue(limiter.size)
+        return 1.0, 1, 0.0, float(limiter.size)
     if isinstance(limiter, rate_limiters.SampleToInsertRatio):
         # Reverb's difference is not taken from the middle of the window, so its rounding errors are others: without
         # some slack it would never give what stands exactly at the window's edge.
-        middle, buffer = limiter.min_size * limiter.samples_per_insert, limiter.error_buffer + _SLACK_ITEMS
-        return limiters.SampleToInsertRatio(
-            limiter.samples_per_insert, limiter.min_size, (middle - buffer, middle + buffer)
-        )
+        middle, buffer = limiter.min_size * limiter.samples_per_insert, limiter.error_buffer + SLACK_ITEMS
+        return float(limiter.samples_per_insert), limiter.min_size, middle - buffer, middle + buffer
     raise TypeError(
         f"A Reverb server has no limiter like {limiter!r}; allowed are MinSize, SampleToInsertRatio, Queue."
     )

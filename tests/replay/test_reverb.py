@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib.util
 import os
 import re
@@ -23,6 +24,8 @@ from tests.replay import steps, test_local_rows
 
 if importlib.util.find_spec("reverb") is None:
     pytest.skip("Reverb's wheels exist for Python 3.10 on x86-64 Linux alone", allow_module_level=True)
+
+from acme_lite.replay import reverb_server  # after the check for Reverb
 
 QUEUE = {"sampler": replay.Fifo(), "max_times_sampled": 1}
 
@@ -152,12 +155,79 @@ def test_settings_that_do_not_fit_are_refused(make):
         few.dataset("replay", 8)
 
 
-def test_other_tables_than_the_servers_are_refused(make):
-    address = make(steps.transition_table()).address
-    with pytest.raises(ValueError, match="another"):
-        make(replay.Table("another", 5, steps.transition_signature(), replay.Transitions()), address=address)
-    with pytest.raises(ValueError, match="columns of bytes"):
-        make(replay.Table("replay", 5, steps.sequence_signature(), replay.Sequences(3, 1)), address=address)
+RATIO = replay.SampleToInsertRatio(samples_per_insert=1.0, min_size=4, error_buffer=8.0)
+OTHER_OBSERVATION = replay.Signature(specs.Array((2,), np.int32), {"action": steps.ACTION})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": "another"}, r"a table 'another', got \['replay'\]"),
+        ({"items": replay.Sequences(3, 1), "signature": steps.sequence_signature()}, "columns of bytes"),
+        ({"signature": OTHER_OBSERVATION}, "dtypes and shapes"),
+        ({"max_size": 50}, "max_size 50, got 100"),
+        ({"sampler": replay.Prioritized(1.0)}, r"sampler Prioritized\(exponent=1.0\), got Uniform\(\)"),
+        ({"max_times_sampled": 3}, "max_times_sampled 3, got 0"),
+        (
+            {"limiter": replay.MinSize(3)},
+            r"limiter MinSize\(min_size=3\), got SampleToInsertRatio\(samples_per_insert=1.0, min_size=4, error_buffer",
+        ),
+    ],
+    ids=["name", "columns", "dtypes", "max_size", "sampler", "max_times_sampled", "limiter"],
+)
+def test_other_tables_than_the_servers_are_refused(make, changes, message):
+    table = steps.transition_table(limiter=RATIO)
+    made = make(table)
+    make(table, address=made.address)
+    other = dataclasses.replace(table, **changes)
+    with pytest.raises(ValueError, match=f"{re.escape(made.address)} must hold.*{message}"):
+        make(other, address=made.address)
+    # Of a checkpoint, too, and the server runs on.
+    saved, running = made.save(), make(other)
+    with pytest.raises(ValueError, match=f"{re.escape(str(saved['checkpoint']))} must hold.*{message}"):
+        running.restore(saved)
+    assert running.info().tables[other.name].max_size == other.max_size
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        steps.transition_table(sampler=replay.Prioritized(0.3), limiter=replay.MinSize(7)),
+        steps.transition_table(sampler=replay.Lifo(), limiter=replay.SampleToInsertRatio(0.3, 7, 3.1)),
+        steps.transition_table(limiter=replay.Queue(5), **QUEUE),
+    ],
+    ids=["min_size", "ratio", "queue"],
+)
+def test_the_same_tables_connect_and_are_restored(make, table):
+    made = make(table)
+    made.restore(made.save())
+    client = make(table, address=made.address)
+    assert client.info().tables["replay"].max_size == 100
+
+
+def test_tables_beside_those_of_the_replay_are_not_restored(make):
+    table = steps.transition_table()
+    both, one = make(table, dataclasses.replace(table, name="second")), make(table)
+    with pytest.raises(ValueError, match=r"the tables \['replay'\] alone, got \['replay', 'second'\]"):
+        one.restore(both.save())
+    stream = steps.Steps(one.writer(1))
+    stream.transitions(1)
+    assert one.info().tables["replay"].size == 1
+
+
+def test_a_replay_that_could_not_be_restored_is_closed(make, monkeypatch):
+    made = make(steps.transition_table())
+    writer, saved = made.writer(1), made.save()
+
+    def fail(*_):
+        raise RuntimeError("no port is free")
+
+    monkeypatch.setattr(reverb_server, "make_server", fail)
+    with pytest.raises(RuntimeError, match="no port is free"):
+        made.restore(saved)
+    for function in (made.info, lambda: steps.Steps(writer)):
+        with pytest.raises(replay.ClosedError, match="closed"):
+            function()
 
 
 def test_an_absent_server_is_named(make):
