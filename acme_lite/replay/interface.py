@@ -153,7 +153,7 @@ class Writer(Protocol):
 
         Raises:
             KeyError: there is no such table.
-            ValueError: the rows are out of the window.
+            ValueError: the rows are out of the window, or `values` does not fit the table.
         """
 
     def flush(self, timeout_seconds: float | None = None) -> None:

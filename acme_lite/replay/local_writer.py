@@ -178,8 +178,7 @@ class LocalWriter:
                 self._create_transition(target, 0, start, length, values=values)
             else:
                 self._check_window(target, 0, start, length)
-                if any(len(array) != self.num_streams for array in values):
-                    raise self._wrong_values(values, self.num_streams)
+                target.declaration.check_values(values, self.num_streams)
                 first, last = (self._offsets + self._first_rows[row & self._mask] for row in (start, start + length))
                 target.create(self, Items((first, last, *values), None))
             if store.num_waiting:
@@ -313,15 +312,11 @@ class LocalWriter:
         """Creates one item without small arrays, where a step's rows are consecutive."""
         self._check_window(table, stream, start, length)
         first_rows, mask = self._first_rows, self._mask
+        table.declaration.check_values(values, 1)
         reward, discount = values
-        if len(reward) != 1 or len(discount) != 1:
-            raise self._wrong_values(values, 1)
         # Python's numbers: NumPy's scalars take twice as long.
         first, last = first_rows[start & mask] + stream, first_rows[(start + length) & mask] + stream
-        table.create_one(self, (first, last, reward.item(), discount.item()), priority)
-
-    def _wrong_values(self, values: types.ArrayTree, num_items: int) -> ValueError:
-        return ValueError(f"values must have {num_items} entries each, got {[len(array) for array in values]}.")
+        table.create_one(self, (first, last, float(reward[0]), float(discount[0])), priority)
 
     def _check_window(self, table: LocalTable, stream: int, start: int, length: int) -> None:
         if not (
@@ -345,6 +340,7 @@ class LocalWriter:
         self._check_items(table, streams, starts, lengths)
         columns: tuple[np.ndarray, ...]
         if table.is_transitions:
+            table.declaration.check_values(values, len(starts))
             reward, discount = (np.asarray(value) for value in values)
             rows = self._physical_rows(starts, streams), self._physical_rows(starts + lengths, streams)
             columns = (*rows, reward, discount)
@@ -353,9 +349,8 @@ class LocalWriter:
             windows = self._physical_rows(starts[:, None] + steps, streams[:, None])
             windows[steps >= lengths[:, None]] = ZERO_ROW
             columns = (windows, *table.declaration.start_leaves(values, len(starts)))
-        for array in columns if priorities is None else (*columns, priorities):
-            if len(array) != len(starts):
-                raise ValueError(f"priorities and values must have {len(starts)} entries, got {len(array)}.")
+        if priorities is not None and priorities.shape != starts.shape:
+            raise ValueError(f"priorities must have shape [{len(starts)}], got {priorities.shape}.")
         return Items(columns, priorities)
 
     def _physical_rows(self, numbers: np.ndarray, streams: np.ndarray) -> np.ndarray:

@@ -117,15 +117,17 @@ class ReverbWriter:
     ) -> None:
         if not len(starts):
             return
-        items = self._link.table(table).items
+        declaration = self._link.table(table)
+        items = declaration.items
         streams, starts, lengths = (np.asarray(array, np.int64) for array in (streams, starts, lengths))
         priorities = np.ones(len(starts)) if priorities is None else check_priorities(priorities)
         self._check_items(table, streams, starts, lengths)
-        is_transitions = isinstance(items, tables.Transitions)
-        values = tuple(values) if is_transitions else self._link.table(table).start_leaves(values, len(starts))
-        for array in (priorities, *values):
-            if len(array) != len(starts):
-                raise ValueError(f"priorities and values must have {len(starts)} entries, got {len(array)}.")
+        if priorities.shape != starts.shape:
+            raise ValueError(f"priorities must have shape [{len(starts)}], got {priorities.shape}.")
+        if isinstance(items, tables.Transitions):
+            declaration.check_values(values, len(starts))
+        else:
+            values = declaration.start_leaves(values, len(starts))
         with self._lock:
             self._connect()
             self._note_created(table, len(starts))
@@ -145,13 +147,13 @@ class ReverbWriter:
 
     def create_item_in_each(self, table: str, start: int, length: int, *, values: types.ArrayTree = ()) -> None:
         num = self.num_streams
-        if self._layout.stack or isinstance(self._link.table(table).items, tables.Sequences):
+        declaration = self._link.table(table)
+        if self._layout.stack or isinstance(declaration.items, tables.Sequences):
             self.create_items(table, np.arange(num), np.full(num, start), np.full(num, length), values=values)
             return
         if not self._is_in_window(table, start, length):
             self._raise_out_of_window(table, 0, start, length)
-        if any(len(array) != num for array in values):
-            raise ValueError(f"values must have {num} entries, got {[len(array) for array in values]}.")
+        declaration.check_values(values, num)
         with self._lock:
             self._connect()
             self._note_created(table, num)

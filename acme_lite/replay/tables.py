@@ -180,6 +180,19 @@ class Table:
                 f"{self.max_size} * {self.max_times_sampled}."
             )
 
+    def check_values(self, values: types.ArrayTree, num_items: int) -> None:
+        """Raises ValueError unless the values of so many transitions are a pair of arrays `[num_items]`."""
+        pair: Any = values
+        try:  # of arrays: half a microsecond less
+            fits = len(pair) == 2 and pair[0].shape == pair[1].shape == (num_items,)
+        except (AttributeError, LookupError, TypeError):
+            fits = isinstance(pair, (tuple, list)) and [np.shape(one) for one in pair] == [(num_items,)] * 2
+        if not fits:
+            raise ValueError(
+                f"values must be the pair (reward, discount) of transitions of table {self.name!r}, each of shape "
+                f"[{num_items}], got shapes {jax.tree.map(np.shape, values)}."
+            )
+
     def start_leaves(self, values: types.ArrayTree, num_items: int) -> list[np.ndarray]:
         """Returns the leaves of the start values of so many sequences.
 

@@ -156,6 +156,42 @@ def test_start_values_that_do_not_fit_are_refused(make_replay, values):
     assert next(made.dataset("replay", 1, timeout_seconds=10.0)).data.start["core"][1].tolist() == [5]
 
 
+ONES = np.ones(1, np.float32)
+
+
+@pytest.mark.parametrize("in_each", [False, True])
+@pytest.mark.parametrize(
+    "values",
+    [(), (ONES,), (ONES, ONES, ONES), (np.ones(2), np.ones(2)), (ONES[None], ONES[None]), (np.ones((1, 3)), ONES)],
+    ids=["none", "one", "three", "too_many", "two_axes", "too_wide"],
+)
+def test_values_of_transitions_that_do_not_fit_are_refused(make_replay, values, in_each):
+    made = make_replay(steps.transition_table())
+    stream = steps.Steps(made.writer(1))
+    stream.step()
+    message = r"values must be the pair \(reward, discount\).*table 'replay'.*shape \[1\], got shapes"
+    with pytest.raises(ValueError, match=message):
+        if in_each:
+            stream.writer.create_item_in_each("replay", 0, 1, values=values)
+        else:
+            stream.writer.create_items("replay", np.array([0]), np.array([0]), np.array([1]), values=values)
+    info = made.info().tables["replay"]
+    assert (info.num_inserts, info.num_pending) == (0, 0)
+    stream.transitions(2)
+    stream.writer.flush(10.0)
+    assert made.info().tables["replay"].num_inserts == 2
+
+
+def test_priorities_of_another_number_are_refused(make_replay):
+    made = make_replay(steps.transition_table(sampler=replay.Prioritized()))
+    stream = steps.Steps(made.writer(1))
+    stream.step()
+    item = (np.array([0]), np.array([0]), np.array([1]))
+    with pytest.raises(ValueError, match=r"priorities must have shape \[1\], got"):
+        stream.writer.create_items("replay", *item, priorities=np.ones(2), values=(ONES, ONES))
+    assert made.info().tables["replay"].num_pending == 0
+
+
 def test_trees_of_observations_actions_and_extras(make_replay):
     signature = replay.Signature(
         {"position": specs.Array((3,), np.float64), "touch": (specs.Array((), np.int8),)},
