@@ -141,8 +141,8 @@ class Writer(Protocol):
 
         Raises:
             KeyError: there is no such table.
-            ValueError: a priority is negative, infinite or NaN, rows are out of the window, or `values` does not fit
-                the table.
+            ValueError: a priority is negative, infinite, NaN or too large (`tables.Prioritized`), rows are out of the
+                window, or `values` does not fit the table.
         """
 
     def create_item_in_each(self, table: str, start: int, length: int, *, values: types.ArrayTree = ()) -> None:
@@ -237,7 +237,7 @@ class Replay(Protocol):
         """Sets priorities by key; keys that have left the table are skipped.
 
         Raises:
-            ValueError: a priority is negative, infinite or NaN.
+            ValueError: a priority is negative, infinite, NaN or too large (`tables.Prioritized`).
         """
 
     def info(self) -> ReplayInfo:

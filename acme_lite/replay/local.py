@@ -9,7 +9,7 @@ import numpy as np
 
 from acme_lite import types
 from acme_lite.replay import interface, tables
-from acme_lite.replay.local_writer import LocalWriter, check_priorities
+from acme_lite.replay.local_writer import LocalWriter
 from acme_lite.replay.store import Store
 
 _STATE_WORDS = 6
@@ -183,8 +183,9 @@ class LocalDataset:
 
 def _update_priorities(store: Store, table: str, keys: np.ndarray, priorities: types.ArrayTree) -> None:
     keys = np.asarray(keys)
-    priorities = check_priorities(priorities)
-    if keys.shape != priorities.shape:
-        raise ValueError(f"priorities must have the shape of the keys {keys.shape}, got {priorities.shape}.")
     with store.lock:
-        store.table(table).order.set_priorities(keys.ravel(), priorities.ravel())
+        target = store.table(table)
+        priorities = target.declaration.check_priorities(priorities)
+        if keys.shape != priorities.shape:
+            raise ValueError(f"priorities must have the shape of the keys {keys.shape}, got {priorities.shape}.")
+        target.order.set_priorities(keys.ravel(), priorities.ravel())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -12,24 +11,6 @@ from acme_lite.replay import interface
 from acme_lite.replay.local_table import Items, LocalTable
 from acme_lite.replay.rows import ZERO_ROW
 from acme_lite.replay.store import Store
-
-
-def check_priorities(priorities: np.ndarray) -> np.ndarray:
-    """Returns priorities as float64.
-
-    Raises:
-        ValueError: one is negative, infinite or NaN.
-    """
-    checked = np.asarray(priorities, np.float64)
-    # Written so that NaN fails, and for one or two calls at any size.
-    if checked.size == 1:
-        fine = 0 <= checked.item(0) < math.inf
-    else:
-        fine = not checked.size or (np.minimum.reduce(checked, None) >= 0 and np.maximum.reduce(checked, None) < np.inf)
-    if not fine:
-        bad = checked[~((checked >= 0) & (checked < np.inf))]
-        raise ValueError(f"priorities must be finite and not negative, got {bad[0]}.")
-    return checked
 
 
 class _Kept(NamedTuple):
@@ -143,13 +124,13 @@ class LocalWriter:
     ) -> None:
         if not len(starts):
             return
-        if priorities is not None:
-            priorities = check_priorities(priorities)
         store = self._store
         with self._lock:
             target = store.tables.get(table) or store.table(table)
             if self._closed:
                 self._raise_closed()
+            if priorities is not None:
+                priorities = target.declaration.check_priorities(priorities)
             arrays = (streams, starts, lengths) if priorities is None else (streams, starts, lengths, priorities)
             if (
                 target.is_transitions

@@ -11,7 +11,6 @@ import numpy as np
 
 from acme_lite import _runtime, types
 from acme_lite.replay import interface, tables
-from acme_lite.replay.local_writer import check_priorities
 from acme_lite.replay.reverb_link import Link
 
 _RETRY_SECONDS = 0.5
@@ -328,7 +327,7 @@ def _make_sample(
 def update_priorities(link: Link, table: tables.Table, keys: np.ndarray, priorities: types.ArrayTree) -> None:
     """Sets priorities by key, int64 or uint64."""
     keys = np.asarray(keys)
-    checked = check_priorities(priorities)
+    checked = table.check_priorities(np.asarray(priorities))
     if keys.shape != checked.shape:
         raise ValueError(f"priorities must have the shape of the keys {keys.shape}, got {checked.shape}.")
     if not isinstance(table.sampler, tables.Prioritized):

@@ -11,7 +11,6 @@ import numpy as np
 
 from acme_lite import types
 from acme_lite.replay import interface, tables
-from acme_lite.replay.local_writer import check_priorities
 from acme_lite.replay.reverb_layout import pack_starts
 from acme_lite.replay.reverb_link import Link
 
@@ -120,7 +119,7 @@ class ReverbWriter:
         declaration = self._link.table(table)
         items = declaration.items
         streams, starts, lengths = (np.asarray(array, np.int64) for array in (streams, starts, lengths))
-        priorities = np.ones(len(starts)) if priorities is None else check_priorities(priorities)
+        priorities = np.ones(len(starts)) if priorities is None else declaration.check_priorities(priorities)
         self._check_items(table, streams, starts, lengths)
         if priorities.shape != starts.shape:
             raise ValueError(f"priorities must have shape [{len(starts)}], got {priorities.shape}.")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
+import sys
 from typing import Any
 
 import jax
@@ -14,6 +16,8 @@ from acme_lite.replay import rate_limiters
 
 DEFAULT_TABLE = "replay"
 """Name of an agent's table where it needs no other; that adders write to unless they are told another one."""
+
+_MOST_RAISED = 1e290
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +34,12 @@ class Prioritized:
     def __post_init__(self):
         if not (math.isfinite(self.exponent) and self.exponent >= 0):
             raise ValueError(f"Prioritized.exponent must be a finite number >= 0, got {self.exponent}.")
+
+    @functools.cached_property
+    def max_priority(self) -> float:
+        """The largest priority: raised to the exponent it is at most 1e290, so that sums of many stay finite."""
+        most = math.log(_MOST_RAISED) / self.exponent if self.exponent else math.inf
+        return math.exp(min(most, math.log(sys.float_info.max)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -179,6 +189,29 @@ class Table:
                 f"Table {self.name!r} could never give {num_items} items at once: max_size * max_times_sampled is "
                 f"{self.max_size} * {self.max_times_sampled}."
             )
+
+    def check_priorities(self, priorities: np.ndarray) -> np.ndarray:
+        """Returns priorities as float64.
+
+        Raises:
+            ValueError: one is negative, infinite or NaN, or too large for the exponent of `Prioritized`.
+        """
+        checked = np.asarray(priorities, np.float64)
+        most = self.sampler.max_priority if isinstance(self.sampler, Prioritized) else sys.float_info.max
+        # Written so that NaN fails, and for one or two calls at any size.
+        if checked.size == 1:
+            fine = 0 <= checked.item(0) <= most
+        else:
+            fine = not checked.size or (
+                np.minimum.reduce(checked, None) >= 0 and np.maximum.reduce(checked, None) <= most
+            )
+        if not fine:
+            bad = checked[~((checked >= 0) & (checked <= most))]
+            raise ValueError(
+                f"priorities of table {self.name!r} must be finite and not negative, with {self.sampler} at most "
+                f"{most:.3g}, got {bad[0]}."
+            )
+        return checked
 
     def check_values(self, values: types.ArrayTree, num_items: int) -> None:
         """Raises ValueError unless the values of so many transitions are a pair of arrays `[num_items]`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -336,6 +337,23 @@ def test_bad_priorities_are_refused(make_replay, bad):
         made.update_priorities("replay", info.keys[:1], np.array([bad]))
     with pytest.raises(ValueError, match=f"priorities.*{bad}"):
         stream.transitions(1, priorities=bad)
+
+
+@pytest.mark.parametrize(("exponent", "bad"), [(2.0, 1e200), (1.0, 1e300)])
+def test_priorities_that_are_too_large_for_the_exponent_are_refused(make_replay, exponent, bad):
+    made = make_replay(steps.transition_table(sampler=replay.Prioritized(exponent)))
+    stream = steps.Steps(made.writer(1))
+    stream.transitions(3, priorities=1e140)
+    stream.writer.flush(10.0)
+    dataset = made.dataset("replay", 2, timeout_seconds=10.0)
+    info = next(dataset).info
+    np.testing.assert_allclose(info.probabilities, 1 / 3)
+    message = re.escape(f"at most {10 ** (290 / exponent):.3g}, got {bad}")
+    with pytest.raises(ValueError, match=message):
+        dataset.update_priorities(info, np.array([1.0, bad]))
+    with pytest.raises(ValueError, match=message):
+        stream.transitions(1, priorities=bad)
+    assert made.info().tables["replay"].num_pending == 0
 
 
 @pytest.mark.needs("draws_when_asked")
