@@ -10,7 +10,7 @@ from typing import Any
 from acme_lite import _runtime
 from acme_lite.replay import rate_limiters, tables
 from acme_lite.replay.reverb_layout import Layout
-from acme_lite.replay.reverb_server import SLACK_ITEMS, limits
+from acme_lite.replay.reverb_server import SLACK_ITEMS, drawn_by, limits
 
 _ADVICE = "declare the same tables on both sides."
 
@@ -20,7 +20,7 @@ def of_table(table: tables.Table, layout: Layout) -> dict[str, Any]:
     return {
         "columns of bytes": layout.columns(table.items),
         "dtypes and shapes (their hash)": layout.fingerprint(table.items),
-        "sampler": table.sampler,
+        "sampler": drawn_by(table.sampler),
         "max_size": table.max_size,
         "max_times_sampled": table.max_times_sampled,
         "remover": tables.Fifo(),

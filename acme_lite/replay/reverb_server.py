@@ -45,7 +45,7 @@ def make_tables(declarations: Sequence[tables.Table], layout: Layout) -> list[An
         made.append(
             reverb.Table(
                 name=table.name,
-                sampler=_sampler(table.sampler),
+                sampler=_selector(drawn_by(table.sampler)),
                 remover=reverb.selectors.Fifo(),
                 max_size=table.max_size,
                 rate_limiter=reverb.rate_limiters.RateLimiter(*limits(table.limiter)),
@@ -56,7 +56,12 @@ def make_tables(declarations: Sequence[tables.Table], layout: Layout) -> list[An
     return made
 
 
-def _sampler(sampler: tables.Sampler) -> Any:
+def drawn_by(sampler: tables.Sampler) -> tables.Sampler:
+    """Returns the sampler that a server has: its own `Prioritized` never draws what has priority 0, at any exponent."""
+    return tables.Uniform() if sampler == tables.Prioritized(0.0) else sampler
+
+
+def _selector(sampler: tables.Sampler) -> Any:
     selectors = import_reverb().selectors
     if isinstance(sampler, tables.Prioritized):
         return selectors.Prioritized(sampler.exponent)

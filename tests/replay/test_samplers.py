@@ -137,3 +137,18 @@ def test_items_without_priority_are_drawn_once_the_others_have_left():
     drawn = steps.numbers(next(made.dataset("replay", 4)))
     assert set(drawn[:2]) == {0, 1}
     assert set(drawn[2:]) == {2, 3}
+
+
+@pytest.mark.needs("draws_when_asked")
+def test_with_exponent_0_items_of_priority_0_are_drawn_as_often(make_replay):
+    made = make_replay(steps.transition_table(sampler=replay.Prioritized(0.0)))
+    stream = steps.Steps(made.writer(1))
+    stream.transitions(2, priorities=0.0)
+    stream.transitions(2, priorities=1.0)
+    stream.writer.flush(10.0)
+    dataset = made.dataset("replay", 1000, seed=3, timeout_seconds=10.0)
+    sample = next(dataset)
+    np.testing.assert_allclose(sample.info.probabilities, 0.25)
+    assert chi_square(np.bincount(steps.numbers(sample), minlength=4), np.full(4, 0.25)) < BOUND[3]
+    dataset.update_priorities(sample.info, np.zeros(1000))
+    assert chi_square(np.bincount(steps.numbers(next(dataset)), minlength=4), np.full(4, 0.25)) < BOUND[3]
