@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pathlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +14,8 @@ from acme_lite.replay import interface, tables
 from acme_lite.replay.reverb_dataset import PrefetchingReverbDataset, ReverbDataset, update_priorities
 from acme_lite.replay.reverb_link import Link
 from acme_lite.replay.reverb_writer import ReverbWriter
+
+_LAST_PORT = 65535
 
 
 class ReverbReplay:
@@ -75,10 +79,16 @@ class ReverbReplay:
             )
         if address is not None and prefetch is False:
             raise ValueError("prefetch=False needs a server in this process, got the address of another.")
-        if max_in_flight_items < 1:
-            raise ValueError(f"max_in_flight_items must be at least 1, got {max_in_flight_items}.")
-        if not timeout_seconds > 0:
-            raise ValueError(f"timeout_seconds must be greater than 0, got {timeout_seconds}.")
+        if address is not None and not _is_address(address):
+            raise ValueError(f'address must be "host:port" with a port in [1, {_LAST_PORT}], got {address!r}.')
+        if port is not None and not (_is_whole(port) and 0 <= port <= _LAST_PORT):
+            raise ValueError(
+                f"port must be a whole number in [1, {_LAST_PORT}], or 0 or None for a free one, got {port!r}."
+            )
+        if not (_is_whole(max_in_flight_items) and max_in_flight_items >= 1):
+            raise ValueError(f"max_in_flight_items must be a whole number of at least 1, got {max_in_flight_items!r}.")
+        if not (_is_number(timeout_seconds) and timeout_seconds > 0):
+            raise ValueError(f"timeout_seconds must be a finite number greater than 0, got {timeout_seconds!r}.")
         self._link = Link(
             tables,
             address=address,
@@ -197,3 +207,16 @@ class ReverbReplay:
 
     def close(self) -> None:
         self._link.close()
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, np.number)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+
+
+def _is_address(value: Any) -> bool:
+    host, _, port = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+    return bool(host) and port.isdecimal() and 1 <= int(port) <= _LAST_PORT

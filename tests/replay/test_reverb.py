@@ -145,14 +145,24 @@ def test_settings_that_do_not_fit_are_refused(make):
         make(table, address="localhost:1", port=2)
     with pytest.raises(ValueError, match="prefetch"):
         make(table, address="localhost:1", prefetch=False)
-    with pytest.raises(ValueError, match="max_in_flight_items"):
-        make(table, max_in_flight_items=0)
-    with pytest.raises(ValueError, match="timeout_seconds"):
-        make(table, timeout_seconds=0.0)
     few = make(steps.transition_table(max_size=10, max_times_sampled=2, limiter=replay.MinSize(4)))
     few.dataset("replay", 7)
     with pytest.raises(ValueError, match="at most 7"):
         few.dataset("replay", 8)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("port", value) for value in (70_000, -1, True, "8000", 1.5)]
+    + [("timeout_seconds", value) for value in (0.0, -1.0, "x", float("inf"), float("nan"), True)]
+    + [("max_in_flight_items", value) for value in (0, 1.5, "9", True)]
+    + [
+        ("address", value) for value in ("", "localhost", "localhost:", ":8000", "localhost:x", "localhost:70000", 8000)
+    ],
+)
+def test_settings_of_wrong_values_are_refused_at_once(make, field, value):
+    with pytest.raises(ValueError, match=rf"^{field} must be .*got {re.escape(repr(value))}\.$"):
+        make(steps.transition_table(), **{field: value})
 
 
 RATIO = replay.SampleToInsertRatio(samples_per_insert=1.0, min_size=4, error_buffer=8.0)
