@@ -109,7 +109,8 @@ class PrefetchingReverbDataset:
     What was drawn ahead is lost with `close`, also of a table whose items leave once they have been sampled. If it was
     waiting for the limiter, so is some of what comes next. Of a server elsewhere that is one item for each of its
     connections (one, or up to 4 where the order of the items does not matter): those end at once, but the server does
-    not forget what it was asked for. Of a server in this process it is what one call gives.
+    not forget what it was asked for. Of a server in this process it is what one call gives, and so it is elsewhere of
+    what comes before the server knows.
 
     Where the server is in this process, `ready` and `due` go by what was taken and not by what was drawn, so that a
     runner acts and learns in the same order as with a local replay: whatever the limiter would give to somebody who
@@ -198,17 +199,15 @@ class PrefetchingReverbDataset:
             threading.Thread(target=self._run, args=(generation,), name="reverb-dataset", daemon=True).start()
 
     def _run(self, generation: int) -> None:
-        from reverb import errors
-
         while self._is_wanted(generation):
             try:
                 self._fill(generation)
-            except (ConnectionError, errors.DeadlineExceededError, *_transient_errors()):  # the server is away
+            except Exception as error:
+                if not _is_transient(error):
+                    self._error = error  # raised again in `ready`
+                    return
                 with self._changed:
                     self._changed.wait_for(lambda: not self._is_wanted(generation), _RETRY_SECONDS)
-            except Exception as error:  # raised again in `ready`
-                self._error = error
-                return
 
     def _is_wanted(self, generation: int) -> bool:
         return not self._closed and not self._link.closed and self._generation == generation
@@ -300,10 +299,16 @@ def _is_due(link: Link, table: tables.Table, num_items: int) -> bool:
     return table.limiter.due(counts, num_items) and link.can_sample(table, counts, num_items)
 
 
-def _transient_errors() -> tuple[type[Exception], ...]:
-    """Returns the errors of a server that ends, and of a dataset that is closed."""
+def _is_transient(error: Exception) -> bool:
+    """Whether an error is one of a server that is away or ends, or of a dataset that is closed."""
+    from reverb import errors as reverb_errors
+
     errors = _runtime.import_extra("tensorflow", "distributed", "A Reverb replay").errors
-    return errors.CancelledError, errors.UnavailableError, errors.OutOfRangeError
+    known = (errors.CancelledError, errors.UnavailableError, errors.OutOfRangeError)
+    if isinstance(error, (ConnectionError, reverb_errors.DeadlineExceededError, *known)):
+        return True
+    # As TensorFlow calls it where the operation is none that communicates: the iterator is made as the server ends.
+    return isinstance(error, errors.InternalError) and "UnavailableError" in str(error)
 
 
 def _eager(name: str) -> ModuleType:
