@@ -37,7 +37,7 @@ class Prioritized:
 
     @functools.cached_property
     def max_priority(self) -> float:
-        """The largest priority: raised to the exponent it is at most 1e290, so that sums of many stay finite."""
+        """The largest priority, at most 1e290 once raised to the exponent, so that sums of many stay finite."""
         most = math.log(_MOST_RAISED) / self.exponent if self.exponent else math.inf
         return math.exp(min(most, math.log(sys.float_info.max)))
 
