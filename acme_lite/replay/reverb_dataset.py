@@ -102,9 +102,10 @@ class ReverbDataset:
 class PrefetchingReverbDataset:
     """An `interface.Dataset` that a thread fills from a server anywhere.
 
-    Made by `ReverbReplay.dataset`. One call's items may lie here while the next's are on their way: no more than two
-    calls are drawn ahead, which the server's counts hold already. It starts to draw when it is first asked for a sample
-    or whether there is one. While the server is away it waits, and goes on when the server is back.
+    Made by `ReverbReplay.dataset`. No more than two batches are drawn ahead, which the server's counts hold already:
+    one lies here while the next is on its way, or two are on their way where a call takes several, whose others are
+    drawn once it is asked for. It starts to draw when it is first asked for a sample or whether there is one. While the
+    server is away it waits, and goes on when the server is back.
 
     What was drawn ahead is lost with `close`, also of a table whose items leave once they have been sampled. If it was
     waiting for the limiter, so is some of what comes next. Of a server elsewhere that is one item for each of its
@@ -129,6 +130,9 @@ class PrefetchingReverbDataset:
         self._table = table
         self._shape = shape
         self._num_items = int(np.prod(shape))
+        self._num_ahead = min(self._num_items, 2 * shape[-1])
+        self._waits_to_be_asked = len(shape) > 1
+        self._asked = False
         self._timeout_seconds = timeout_seconds
         link.note_ahead(table.name, 1)
         self._changed = threading.Condition()
@@ -149,6 +153,7 @@ class PrefetchingReverbDataset:
             self._link.note_taken(self._table.name, self._num_items)
         with self._changed:
             sample, self._drawn = self._drawn, None
+            self._asked = False
             self._changed.notify_all()
         assert sample is not None
         return sample
@@ -184,6 +189,10 @@ class PrefetchingReverbDataset:
         self._start()
         if self._error is not None:
             raise RuntimeError(f"Sampling from {self._link.describe([self._table.name])} failed.") from self._error
+        if self._drawn is None and not self._asked:
+            with self._changed:
+                self._asked = True
+                self._changed.notify_all()
         return self._drawn is not None
 
     def _start(self) -> None:
@@ -215,8 +224,15 @@ class PrefetchingReverbDataset:
     def _fill(self, generation: int) -> None:
         """Draws until no more is wanted; the connections end with this call."""
         draw = self._make_draw()
-        while self._hand_over(draw(), generation):
+        while self._may_draw(generation) and self._hand_over(draw(), generation):
             pass
+
+    def _may_draw(self, generation: int) -> bool:
+        """Waits until a call is asked for, where it takes several batches; returns whether more are wanted."""
+        with self._changed:
+            while self._waits_to_be_asked and not self._asked and self._is_wanted(generation):
+                self._changed.wait(_LOOK_AROUND_SECONDS)
+        return self._is_wanted(generation)
 
     def _make_draw(self) -> Callable[[], list[np.ndarray]]:
         """Returns a function that draws what one call gives, in columns; `close` makes it fail with CancelledError."""
@@ -225,12 +241,12 @@ class PrefetchingReverbDataset:
         tensorflow = _runtime.import_extra("tensorflow", "distributed", "A Reverb replay")
         # Several would mix up the order of a queue; beside the server one is fast enough, and costs least.
         is_ordered = isinstance(self._table.sampler, (tables.Fifo, tables.Lifo))
-        num_workers = 1 if is_ordered or self._link.has_server else min(_NUM_WORKERS, self._num_items)
+        num_workers = 1 if is_ordered or self._link.has_server else min(_NUM_WORKERS, self._num_ahead)
         try:
             source = reverb.TrajectoryDataset.from_table_signature(
                 self._link.address,
                 self._table.name,
-                max_in_flight_samples_per_worker=self._num_items // num_workers,
+                max_in_flight_samples_per_worker=self._num_ahead // num_workers,
                 num_workers_per_iterator=num_workers,
                 get_signature_timeout_secs=_SIGNATURE_SECONDS,
             )

@@ -29,8 +29,8 @@ class ReverbReplay:
     - What the limiter holds back lies at the server: closing the writer does not drop it.
     - A seed has no effect, and a dataset has no state: the server draws with a generator of its own.
     - Numbers of bytes are those before the server's compression and without its own records (about 1 kB per item).
-    - With `prefetch` a dataset draws up to two calls ahead: what is inserted, and new priorities, show two calls later
-      at the latest. The server counts what was drawn, not what was taken.
+    - With `prefetch` a dataset draws up to two batches ahead: what is inserted, and new priorities, show two batches
+      later at the latest. The server counts what was drawn, not what was taken.
 
     A server that is gone for a while is waited for: writers and datasets go on when it is back.
 
@@ -41,7 +41,7 @@ class ReverbReplay:
         checkpoint_directory: where the new server writes its checkpoints, and whose newest it loads; a fresh temporary
             folder unless given, so that nothing is found again. It belongs to one server at a time, and the newest
             checkpoint alone is kept there.
-        prefetch: whether datasets draw ahead in a thread, which is the fastest way that draws no more than two calls
+        prefetch: whether datasets draw ahead in a thread, which is the fastest way that draws no more than two batches
             ahead (`benchmarks/reverb_replay.py` holds others against it). Unless given they do, except for a table in
             this process whose items leave once they have been sampled (`max_times_sampled`). Without it they draw
             exactly when they are asked. With a server in this process, either way asks that nobody else samples from

@@ -330,8 +330,8 @@ def test_a_full_writer_goes_on_when_another_thread_samples(make):
     assert drawn == list(range(600))
 
 
-@pytest.mark.parametrize("num_batches", [None, 2])
-def test_prefetching_draws_no_more_than_two_calls_ahead(make, num_batches):
+@pytest.mark.parametrize("num_batches", [None, 2, 8])
+def test_prefetching_draws_no_more_than_two_batches_ahead(make, num_batches):
     made = make(steps.transition_table(), prefetch=True)
     stream = steps.Steps(made.writer(1))
     stream.transitions(50)
@@ -340,9 +340,9 @@ def test_prefetching_draws_no_more_than_two_calls_ahead(make, num_batches):
     items = 16 * (num_batches or 1)
     assert made.info().tables["replay"].num_samples == 0
     for taken in range(1, 20):
-        assert next(dataset).data.reward.shape == ((16,) if num_batches is None else (2, 16))
+        assert next(dataset).data.reward.shape == ((16,) if num_batches is None else (num_batches, 16))
         wait_for_rest(made)
-        assert taken * items <= made.info().tables["replay"].num_samples <= (taken + 2) * items
+        assert taken * items <= made.info().tables["replay"].num_samples <= taken * items + 2 * 16
         assert dataset.ready()
     dataset.close()
     with pytest.raises(RuntimeError, match="closed"):
