@@ -94,7 +94,8 @@ if __name__ == "__main__":
 def test_a_program_that_is_killed_as_a_whole_goes_on(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(tmp_path), "2500"]
+    # So many that the run is not over when its first checkpoint, of step 300, has been written.
+    command = [sys.executable, str(script), str(tmp_path), "6000"]
     environment = os.environ | {"PYTHONPATH": str(programs.ROOT)}
     first = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + programs.LIMIT_SECONDS
@@ -110,7 +111,7 @@ def test_a_program_that_is_killed_as_a_whole_goes_on(tmp_path):
     )
     assert "goes on from" in again.stdout
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["counts"]["actor_steps"] == 2_500
+    assert result["counts"]["actor_steps"] == 6_000
     for name in ("actor_0", "actor_1", "time_split_0", "learner"):
         with (tmp_path / "run" / "logs" / f"{name}.csv").open() as file:
             steps = [int(row["actor_steps"]) for row in csv.DictReader(file)]
