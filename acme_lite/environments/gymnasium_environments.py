@@ -15,11 +15,10 @@ import numpy as np
 from dm_env import specs as dm_specs
 from gymnasium import vector as gymnasium_vector
 
-from acme_lite import specs, types
+from acme_lite import types
 from acme_lite.environments import seeding, spaces
 
 _MID = dm_env.StepType.MID  # access to a member of an enumeration runs Python code
-_LAST = dm_env.StepType.LAST
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _REWARD_SPEC = dm_specs.Array((), np.float32, "reward")
@@ -104,7 +103,7 @@ class GymnasiumMembers:
     """Steps `GymnasiumEnvironment`s in the middle of their episodes together, without a time step for each of them.
 
     A `SyncVectorEnvironment` has one for the calls in which every member steps: it does what these would come to, in
-    less time. Nothing but shapes is checked. Made by `GymnasiumEnvironment.together`.
+    less time. Nothing is checked. Made by `GymnasiumEnvironment.together`.
 
     Args:
         members: environments with the same spaces, whose observations and actions are one array each.
@@ -115,41 +114,23 @@ class GymnasiumMembers:
         self._members = members
         self._steps = [member.environment.step for member in members]
         self._encode = spaces.make_encoder(first.environment.action_space, batched=True)
-        self._spec = first.observation_spec()
-        self._shape = (len(members), *self._spec.shape)
-        # To stack arrays of floats casts them, too.
-        self._decode = (
-            None if self._spec.dtype.kind == "f" else spaces.make_decoder(first.environment.observation_space)
-        )
-        # Shared between steps: nobody may write to what a step returned.
-        self._mid = _constant(_MID, len(members), np.int32)
-        self._ones = _constant(_ONE, len(members), np.float32)
+        is_float = first.observation_spec().dtype.kind == "f"  # to stack such arrays casts them, too
+        self._decode = None if is_float else spaces.make_decoder(first.environment.observation_space)
 
-    def step(self, action: np.ndarray) -> tuple[dm_env.TimeStep, list[int]]:
-        """Returns the steps, with fields `[N, ...]`, and the members whose episodes they end.
+    def step(self, action: np.ndarray) -> tuple[Sequence[np.ndarray], Sequence[Any], Sequence[bool], Sequence[bool]]:
+        """Returns observations, rewards, and whether episodes terminated and were truncated, one each of N members.
 
         Args:
             action: `[N, ...]` of the spec's dtype.
-
-        Raises:
-            ValueError: an observation or a reward has another shape than its spec.
         """
         results = [step(row) for step, row in zip(self._steps, self._encode(action), strict=True)]
         observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
-        step_types, discounts, last = self._mid, self._ones, []
         if any(terminated) or any(truncated):
-            step_types, discounts = step_types.copy(), discounts.copy()
-            for member, (is_terminated, is_truncated) in enumerate(zip(terminated, truncated, strict=True)):
-                if is_terminated or is_truncated:
-                    last.append(member)
-                    step_types[member] = _LAST
-                    discounts[member] = _ZERO if is_terminated else _ONE
-                    self._members[member]._reset_next_step = True  # as after its own `step`
+            for member, *ends in zip(self._members, terminated, truncated, strict=True):
+                member._reset_next_step = any(ends)  # as after its own `step`
         if self._decode is not None:
             observations = tuple(map(self._decode, observations))
-        reward = _stack("a reward", _REWARD_SPEC, rewards, (len(rewards),))
-        observation = _stack("an observation", self._spec, observations, self._shape)
-        return dm_env.TimeStep(step_types, reward, discounts, observation), last
+        return observations, rewards, terminated, truncated
 
 
 class GymnasiumVectorEnvironment:
@@ -273,36 +254,6 @@ class GymnasiumVectorEnvironment:
 
     def close(self) -> None:
         self.environment.close()
-
-
-def _constant(value: Any, num_envs: int, dtype: Any) -> np.ndarray:
-    array = np.full(num_envs, value, dtype)
-    array.setflags(write=False)
-    return array
-
-
-def _stack(what: str, spec: dm_specs.Array, values: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
-    """Returns one value of each member as one array `shape`.
-
-    Raises:
-        ValueError: one has another shape than its spec, or is no number.
-    """
-    try:
-        stacked = np.array(values, spec.dtype)
-        if stacked.shape == shape:
-            return stacked
-        problem = None
-    except ValueError as error:
-        problem = error
-    for member, value in enumerate(values):
-        if np.shape(value) != spec.shape:
-            raise ValueError(
-                f"environments[{member}] gave {what} of shape {np.shape(value)} where its spec is "
-                f"{specs.describe(spec)}."
-            ) from problem
-    raise ValueError(
-        f"The environments gave {what} that is no number where its spec is {specs.describe(spec)}."
-    ) from problem
 
 
 def _checked_mode(environment: gymnasium_vector.VectorEnv) -> gymnasium_vector.AutoresetMode:

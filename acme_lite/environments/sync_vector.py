@@ -100,17 +100,14 @@ class SyncVectorEnvironment:
         return self._stack([self._start(member) for member in range(self.num_envs)])
 
     def step(self, action: types.ArrayTree) -> dm_env.TimeStep:
-        if self._together is not None and not self._unchecked and True not in self._ended:
+        if (self._fast is not None or self._together is not None) and True not in self._ended:
             rows = np.asarray(action)
             if rows.dtype is not self._passed_dtype:
                 rows = _rows(rows, *self._action_leaves[0])
-            if rows.dtype == self._action_leaves[0][0]:
+            if self._fast is not None:
+                return self._step_only_member(rows, *self._fast)
+            if not self._unchecked and rows.dtype == self._action_leaves[0][0]:
                 return self._step_together(rows)
-        if self._fast is not None and not self._ended[0]:
-            rows = np.asarray(action)
-            if rows.dtype is not self._passed_dtype:
-                rows = _rows(rows, *self._action_leaves[0])
-            return self._step_only_member(rows, *self._fast)
         actions = self._split(action)
         timesteps, unchecked = [], self._unchecked
         for member, environment in enumerate(self.environments):
@@ -129,10 +126,14 @@ class SyncVectorEnvironment:
         """As `step`, in the middle of all episodes, by what the members' class has for it."""
         if actions.shape[:1] != (self.num_envs,):
             raise self._wrong_action(actions)
-        timestep, ended = self._together.step(actions)
-        for member in ended:
-            self._ended[member] = True
-        return timestep
+        observations, rewards, terminated, truncated = self._together.step(actions)
+        step_types, discounts = self._mid, self._discount_one
+        if any(terminated) or any(truncated):
+            self._ended = [any(ends) for ends in zip(terminated, truncated, strict=True)]
+            step_types = np.where(self._ended, _LAST, _MID).astype(np.int32)
+            discounts = np.logical_not(terminated).astype(self._specs.discount.dtype)
+        reward = _stack_leaf(self._specs.reward, rewards)
+        return dm_env.TimeStep(step_types, reward, discounts, _stack_leaf(self._specs.observation, observations))
 
     def _step_only_member(
         self,
@@ -321,15 +322,19 @@ def _rows(action: Any, dtype: np.dtype, is_discrete: bool) -> np.ndarray:
 
 
 def _stack_leaf(spec: dm_specs.Array, values: Sequence[Any]) -> np.ndarray:
-    shape = spec.shape
-    stacked = np.empty((len(values), *shape), spec.dtype)
-    size = stacked.size // len(values)
+    try:
+        stacked = np.array(values, spec.dtype)
+        if stacked.shape == (len(values), *spec.shape):
+            return stacked
+        problem = None
+    except ValueError as error:
+        problem = error
     for member, value in enumerate(values):
-        # The assignment would broadcast a smaller array; comparing shapes takes longer.
-        if getattr(value, "size", None) != size and np.shape(value) != shape:
-            raise _wrong_shape(spec, member, value)
-        stacked[member] = value
-    return stacked
+        if np.shape(value) != spec.shape:
+            raise _wrong_shape(spec, member, value) from problem
+    raise ValueError(
+        f"The environments gave the values {values} that are no numbers where their spec is {specs.describe(spec)}."
+    ) from problem
 
 
 def _wrong_shape(spec: dm_specs.Array, member: int, value: Any) -> ValueError:

@@ -438,10 +438,10 @@ class Breaks(gymnasium.Env):
 @pytest.mark.parametrize(
     ("wrong", "problem"),
     [
-        ({"observation": [0, 0, 0]}, r"environments\[0\] gave an observation of shape \(3,\) where its spec"),
-        ({"observation": [0]}, r"environments\[0\] gave an observation of shape \(1,\) where its spec"),
-        ({"reward": np.zeros(1)}, r"environments\[0\] gave a reward of shape \(1,\) where its spec"),
-        ({"reward": "much"}, "gave a reward that is no number"),
+        ({"observation": [0, 0, 0]}, r"environments\[0\] gave an array of shape \(3,\) where its spec"),
+        ({"observation": [0]}, r"environments\[0\] gave an array of shape \(1,\) where its spec"),
+        ({"reward": np.zeros(1)}, r"environments\[0\] gave an array of shape \(1,\) where its spec is Array 'reward'"),
+        ({"reward": "much"}, "that are no numbers where their spec is Array 'reward'"),
     ],
 )
 def test_shapes_are_checked_where_members_step_together(num_broken, wrong, problem):
