@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_lite import _runtime, adders, core, types
+from acme_lite import _runtime, adders, core, packing, types
 from acme_lite.acting import actor_core, variable_client
 
 _FIRST = int(dm_env.StepType.FIRST)
@@ -50,8 +50,10 @@ class PolicyActor:
         self._variables = variables
         self._adder = adder
         self._device = device
-        self._source: types.Params = None
-        self._params: types.Params = None
+        self._source: Any = None  # what the parameters in use were made of
+        self._params: Any = None
+        packed = packing.packed_variable(variables, "policy")
+        self._packing: packing.Packing | None = None if packed is None else packed.packing
         # The words of the key: a key array is checked in Python at every call.
         self._key = jax.random.key_data(key if device is None else jax.device_put(key, device))
         self._state = actor_core.initial_state(policy, num_envs)
@@ -61,7 +63,7 @@ class PolicyActor:
         self._extras: types.ArrayTree = ()
         self._extras_to_host: Callable[[types.ArrayTree], types.ArrayTree] = lambda extras: extras
         select = _recurrent(policy, num_envs) if self._recurrent else _stateless(policy)
-        self._select = _runtime.jit(_with_key_words(select, jax.random.key_impl(key)))
+        self._select = _runtime.jit(_with_plain_arrays(select, self._packing, jax.random.key_impl(key)))
 
     def select_action(self, observation: types.ArrayTree) -> types.ArrayTree:
         if self._params is None:
@@ -73,6 +75,7 @@ class PolicyActor:
         else:
             action, self._extras, self._key = self._select(self._params, observation, self._key)
         if self._to_host is None:
+            self._select = _runtime.chosen(self._select)
             self._to_host = _to_host(action)
             self._extras_to_host = _to_host(self._extras)
         return self._to_host(action)
@@ -92,23 +95,31 @@ class PolicyActor:
     def save(self) -> dict[str, Any]:
         """Returns key, recurrent state and the variables in use; the adder is saved by whoever made it."""
         state = {"key": self._key, "params": self._params, "state": self._state, "first": self._first}
-        return jax.device_get(state)
+        state = jax.device_get(state)
+        if self._packing is not None and state["params"] is not None:
+            state["params"] = self._packing.unpack(state["params"])
+        return state
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._params, self._state, self._key = jax.device_put(
-            (state["params"], state["state"], state["key"]), self._device
-        )
+        params = state["params"]
+        if self._packing is not None and params is not None:
+            params = _runtime.jit(self._packing.pack)(params)
+        self._params, self._state, self._key = jax.device_put((params, state["state"], state["key"]), self._device)
         self._first = state["first"]
         self._source = None  # the next `update` looks for newer variables
 
     def update(self, wait: bool = False) -> None:
         if wait and isinstance(self._variables, variable_client.VariableClient):
             self._variables.fetch()
-        (source,) = self._variables.get_variables(("policy",))
+        if self._packing is None:
+            (source,) = self._variables.get_variables(("policy",))
+        else:
+            source = self._variables.packed_variable("policy")  # type: ignore[attr-defined]  # it gave the packing
         if source is not self._source:
             self._source = source
+            params = source if self._packing is None else source.arrays
             # By way of the host: `device_get` starts the copies of all leaves before it waits for the first.
-            self._params = source if self._device is None else jax.device_put(jax.device_get(source), self._device)
+            self._params = params if self._device is None else jax.device_put(jax.device_get(params), self._device)
 
 
 def _to_host(tree: types.ArrayTree) -> Callable[[types.ArrayTree], types.ArrayTree]:
@@ -123,14 +134,18 @@ def _to_host(tree: types.ArrayTree) -> Callable[[types.ArrayTree], types.ArrayTr
     return lambda values: jax.tree.map(np.asarray, values)
 
 
-def _with_key_words(select: Callable[..., tuple], impl: Any) -> Callable[..., tuple]:
-    """Returns a function that takes and returns the words of a key, last, in place of the key."""
+def _with_plain_arrays(
+    select: Callable[..., tuple], params_packing: packing.Packing | None, impl: Any
+) -> Callable[..., tuple]:
+    """Returns a function that takes packed parameters, first, and takes and returns the words of a key, last."""
 
-    def select_with_words(*args):
-        *results, key = select(*args[:-1], jax.random.wrap_key_data(args[-1], impl=impl))
+    def select_with_plain_arrays(params, *args):
+        if params_packing is not None:
+            params = params_packing.unpack(params)
+        *results, key = select(params, *args[:-1], jax.random.wrap_key_data(args[-1], impl=impl))
         return *results, jax.random.key_data(key)
 
-    return select_with_words
+    return select_with_plain_arrays
 
 
 def _stateless(policy: actor_core.ActorCore):

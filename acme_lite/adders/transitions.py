@@ -66,14 +66,16 @@ class NStepTransitionAdder:
             values = (next_timestep.reward, next_timestep.discount)
             self._writer.create_item_in_each(self._table, streams.row - 1, 1, values=values)
             return
+        if not inside:
+            self._newest_first = max(streams.first.tolist())
         rewards, discounts = self._returns(next_timestep.reward, next_timestep.discount)
-        steps = streams.row - self._newest_first
-        if inside and (steps >= self._n_step or self._single):
-            steps = min(steps, self._n_step)
+        steps = min(streams.row - self._newest_first, self._n_step)
+        # Where an episode of one step ends, its item is the only one, too.
+        if (inside and steps == self._n_step) or (self._single and (inside or steps == 1)):
             reward, discount = rewards[steps - 1], discounts[steps - 1]
             values = (np.array([reward]), np.array([discount])) if self._in_floats else (reward, discount)
             self._writer.create_item_in_each(self._table, streams.row - steps, steps, values=values)
-        else:
+        elif steps or not self._single:
             self._create_items(rewards, discounts)
 
     def reset(self) -> None:
@@ -115,7 +117,6 @@ class NStepTransitionAdder:
     def _create_items(self, rewards: list[Any], discounts: list[Any]) -> None:
         """Creates the items of a step at which some streams are near the ends of their episodes."""
         row, first, ended = self._streams.row, self._streams.first, self._streams.ended
-        self._newest_first = max(first.tolist())
         longest = np.minimum(row - first, self._n_step)  # 0 where an episode has just begun
         most = len(rewards)
         steps = np.arange(most, 0, -1)[:, None]

@@ -113,6 +113,7 @@ class GymnasiumMembers:
         first = members[0]
         self._members = members
         self._steps = [member.environment.step for member in members]
+        self._only = self._steps[0] if len(members) == 1 else None
         self._encode = spaces.make_encoder(first.environment.action_space, batched=True)
         is_float = first.observation_spec().dtype.kind == "f"  # to stack such arrays casts them, too
         self._decode = None if is_float else spaces.make_decoder(first.environment.observation_space)
@@ -123,8 +124,14 @@ class GymnasiumMembers:
         Args:
             action: `[N, ...]` of the spec's dtype.
         """
-        results = [step(row) for step, row in zip(self._steps, self._encode(action), strict=True)]
-        observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
+        rows = self._encode(action)
+        observations: Sequence[Any]
+        if self._only is None:
+            results = [step(row) for step, row in zip(self._steps, rows, strict=True)]
+            observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
+        else:  # in less time than the general way takes
+            one, reward, terminates, truncates, _ = self._only(rows[0])
+            observations, rewards, terminated, truncated = (one,), (reward,), (terminates,), (truncates,)
         if any(terminated) or any(truncated):
             for member, *ends in zip(self._members, terminated, truncated, strict=True):
                 member._reset_next_step = any(ends)  # as after its own `step`

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import dm_env
 import jax
@@ -16,6 +16,56 @@ from acme_lite.environments import seeding
 _FIRST = dm_env.StepType.FIRST
 _MID = dm_env.StepType.MID
 _LAST = dm_env.StepType.LAST
+
+
+class _Leaf(NamedTuple):
+    """Stacks what N members give for one leaf of their specs.
+
+    Attributes:
+        spec: of one member's value.
+        dtype: of the stack.
+        shape: `[N, ...]`, of the stack.
+    """
+
+    spec: dm_specs.Array
+    dtype: np.dtype
+    shape: tuple[int, ...]
+
+    @classmethod
+    def make(cls, spec: dm_specs.Array, num_envs: int) -> _Leaf:
+        return cls(spec, spec.dtype, (num_envs, *spec.shape))
+
+    def stack(self, values: Sequence[Any]) -> np.ndarray:
+        try:
+            if len(values) == 1:  # in a third of the time
+                stacked = np.array(values[0], self.dtype, ndmin=len(self.shape))
+            else:
+                stacked = np.array(values, self.dtype)
+            if stacked.shape == self.shape:
+                return stacked
+            problem = None
+        except ValueError as error:
+            problem = error
+        described = specs.describe(self.spec)
+        for member, value in enumerate(values):
+            if np.shape(value) != self.spec.shape:
+                raise ValueError(
+                    f"environments[{member}] gave an array of shape {np.shape(value)} where its spec is {described}."
+                ) from problem
+        raise ValueError(
+            f"The environments gave the values {values} that are no numbers where their spec is {described}."
+        ) from problem
+
+    def stack_scalars(self, values: Sequence[Any], first: float) -> np.ndarray:
+        """Stacks rewards or discounts; a `FIRST` step of `dm_env` has None, which becomes `first`."""
+        values = [first if value is None else value for value in values]
+        if self.spec.shape:
+            return self.stack(values)
+        stacked = np.array(values)
+        if specs.would_round(stacked, self.dtype):
+            described = specs.describe(self.spec)
+            raise ValueError(f"The environments gave the values {stacked} where their spec is {described}.")
+        return stacked.astype(self.dtype)
 
 
 class SyncVectorEnvironment:
@@ -46,7 +96,11 @@ class SyncVectorEnvironment:
         self.num_envs = len(self.environments)
         self.name = getattr(self.environments[0], "name", type(self.environments[0]).__name__)
         self._structure: Any = jax.tree.structure(self._specs.observation)
-        self._leaf_specs = jax.tree.leaves(self._specs.observation)
+        self._observation_leaves = [
+            _Leaf.make(spec, self.num_envs) for spec in jax.tree.leaves(self._specs.observation)
+        ]
+        self._reward_leaf = _Leaf.make(self._specs.reward, self.num_envs)
+        self._discount_leaf = _Leaf.make(self._specs.discount, self.num_envs)
         self._action_structure: Any = jax.tree.structure(self._specs.action)
         self._action_leaves = [
             (leaf.dtype, isinstance(leaf, dm_specs.DiscreteArray)) for leaf in jax.tree.leaves(self._specs.action)
@@ -60,13 +114,15 @@ class SyncVectorEnvironment:
         self._ended = [True] * self.num_envs
         # (member, kind of step) that no step was checked of.
         self._unchecked = {(member, int(kind)) for member in range(self.num_envs) for kind in dm_env.StepType}
-        self._fast = _fast_path(self.num_envs, self._specs)
-        # Classes may know how to step several in less time, once nothing is left to check.
-        together = getattr(type(self.environments[0]), "together", None) if self.num_envs > 1 else None
+        is_plain = self._one_observation and self._one_action and _has_float_scalars(self._specs)
+        self._is_fast = self.num_envs == 1 and is_plain
+        # Classes may know how to step all members in less time, once nothing is left to check.
+        together = getattr(type(self.environments[0]), "together", None)
         self._together: Any = None if together is None else together(self.environments)
         # These are shared between steps: nobody may write to what a step returned.
         self._step_types = {step_type: self._constant(step_type, np.int32) for step_type in dm_env.StepType}
-        self._mid = self._step_types[_MID]
+        self._first, self._mid = self._step_types[_FIRST], self._step_types[_MID]
+        self._reward_zero = self._constant(0, self._specs.reward.dtype)
         self._discount_one = self._constant(1, self._specs.discount.dtype)
         self._are_scalars = _has_float_scalars(self._specs)
         self._seed: int | None = None
@@ -100,14 +156,14 @@ class SyncVectorEnvironment:
         return self._stack([self._start(member) for member in range(self.num_envs)])
 
     def step(self, action: types.ArrayTree) -> dm_env.TimeStep:
-        if (self._fast is not None or self._together is not None) and True not in self._ended:
+        if (self._is_fast or self._together is not None) and True not in self._ended:
             rows = np.asarray(action)
             if rows.dtype is not self._passed_dtype:
                 rows = _rows(rows, *self._action_leaves[0])
-            if self._fast is not None:
-                return self._step_only_member(rows, *self._fast)
-            if not self._unchecked and rows.dtype == self._action_leaves[0][0]:
+            if self._together is not None and not self._unchecked and rows.dtype == self._action_leaves[0][0]:
                 return self._step_together(rows)
+            if self._is_fast:
+                return self._step_only_member(rows)
         actions = self._split(action)
         timesteps, unchecked = [], self._unchecked
         for member, environment in enumerate(self.environments):
@@ -132,17 +188,10 @@ class SyncVectorEnvironment:
             self._ended = [any(ends) for ends in zip(terminated, truncated, strict=True)]
             step_types = np.where(self._ended, _LAST, _MID).astype(np.int32)
             discounts = np.logical_not(terminated).astype(self._specs.discount.dtype)
-        reward = _stack_leaf(self._specs.reward, rewards)
-        return dm_env.TimeStep(step_types, reward, discounts, _stack_leaf(self._specs.observation, observations))
+        observation = self._observation_leaves[0].stack(observations)
+        return dm_env.TimeStep(step_types, self._reward_leaf.stack(rewards), discounts, observation)
 
-    def _step_only_member(
-        self,
-        action: types.ArrayTree,
-        observation_dtype: np.dtype,
-        reward_dtype: np.dtype,
-        discount_dtype: np.dtype,
-        shape: tuple[int, ...],
-    ) -> dm_env.TimeStep:
+    def _step_only_member(self, action: np.ndarray) -> dm_env.TimeStep:
         """As `step`, for one member in the middle of an episode whose observation and action are single arrays."""
         if action.shape[:1] != (1,):
             raise self._wrong_action(action)
@@ -155,15 +204,12 @@ class SyncVectorEnvironment:
         else:
             step_types = self._step_types[step_type]
             self._ended[0] = self._is_last(0, step_type)
-        observations = np.array(observation, observation_dtype, ndmin=len(shape))
-        if observations.shape != shape:
-            raise _wrong_shape(self._specs.observation, 0, observation)
         return dm_env.TimeStep(
             step_types,
-            np.array(reward, reward_dtype, ndmin=1),
+            self._reward_leaf.stack((reward,)),
             # Comparing a NumPy scalar with a Python number takes microseconds.
-            self._discount_one if float(discount) == 1.0 else np.array(discount, discount_dtype, ndmin=1),
-            observations,
+            self._discount_one if float(discount) == 1.0 else self._discount_leaf.stack((discount,)),
+            self._observation_leaves[0].stack((observation,)),
         )
 
     def _start(self, member: int) -> dm_env.TimeStep:
@@ -184,8 +230,10 @@ class SyncVectorEnvironment:
         if (member, kind) not in self._unchecked:
             return
         values: list[tuple[str, dm_specs.Array, Any]] = [
-            ("an observation", spec, leaf)
-            for spec, leaf in zip(self._leaf_specs, self._structure.flatten_up_to(timestep.observation), strict=True)
+            ("an observation", leaf.spec, value)
+            for leaf, value in zip(
+                self._observation_leaves, self._structure.flatten_up_to(timestep.observation), strict=True
+            )
         ]
         if kind != _FIRST:
             values.append(("a reward", self._specs.reward, timestep.reward))
@@ -225,6 +273,13 @@ class SyncVectorEnvironment:
 
     def _stack(self, timesteps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
         step_types, rewards, discounts, observations = zip(*timesteps, strict=True)
+        if (
+            self._are_scalars
+            and step_types.count(_FIRST) == rewards.count(None) == discounts.count(None) == self.num_envs
+        ):
+            return dm_env.TimeStep(
+                self._first, self._reward_zero, self._discount_one, self._stack_observations(observations)
+            )
         if self._are_scalars and step_types.count(_MID) == self.num_envs:
             return dm_env.TimeStep(
                 self._mid,
@@ -234,8 +289,8 @@ class SyncVectorEnvironment:
             )
         return dm_env.TimeStep(
             step_type=np.array(step_types, np.int32),
-            reward=_stack_scalar(self._specs.reward, rewards, 0),
-            discount=_stack_scalar(self._specs.discount, discounts, 1),
+            reward=self._reward_leaf.stack_scalars(rewards, 0),
+            discount=self._discount_leaf.stack_scalars(discounts, 1),
             observation=self._stack_observations(observations),
         )
 
@@ -247,9 +302,9 @@ class SyncVectorEnvironment:
 
     def _stack_observations(self, observations: Sequence[types.ArrayTree]) -> types.ArrayTree:
         if self._one_observation:
-            return _stack_leaf(self._specs.observation, observations)
+            return self._observation_leaves[0].stack(observations)
         flat = [self._structure.flatten_up_to(observation) for observation in observations]
-        leaves = [_stack_leaf(spec, [member[index] for member in flat]) for index, spec in enumerate(self._leaf_specs)]
+        leaves = [leaf.stack([member[index] for member in flat]) for index, leaf in enumerate(self._observation_leaves)]
         return self._structure.unflatten(leaves)
 
     def _constant(self, value: Any, dtype: Any) -> np.ndarray:
@@ -303,51 +358,9 @@ def _has_float_scalars(spec: specs.EnvironmentSpec) -> bool:
     return spec.reward.shape == spec.discount.shape == () and spec.reward.dtype.kind == "f"
 
 
-def _fast_path(
-    num_envs: int, spec: specs.EnvironmentSpec
-) -> tuple[np.dtype, np.dtype, np.dtype, tuple[int, ...]] | None:
-    """Returns dtypes (observation, reward, discount) and the shape of observations; None for the general path."""
-    is_array = all(isinstance(part, dm_specs.Array) for part in (spec.observation, spec.action))
-    if num_envs != 1 or not is_array or not _has_float_scalars(spec):
-        return None
-    return spec.observation.dtype, spec.reward.dtype, spec.discount.dtype, (1, *spec.observation.shape)
-
-
 def _rows(action: Any, dtype: np.dtype, is_discrete: bool) -> np.ndarray:
     """Returns actions `[N, ...]` of the spec's dtype (agents give 32 bits); members may write to what is no scalar."""
     rows = np.asarray(action)
     if rows.dtype != dtype and np.can_cast(rows.dtype, dtype, "same_kind"):
         return rows.astype(dtype)
     return rows if is_discrete else rows.copy()
-
-
-def _stack_leaf(spec: dm_specs.Array, values: Sequence[Any]) -> np.ndarray:
-    try:
-        stacked = np.array(values, spec.dtype)
-        if stacked.shape == (len(values), *spec.shape):
-            return stacked
-        problem = None
-    except ValueError as error:
-        problem = error
-    for member, value in enumerate(values):
-        if np.shape(value) != spec.shape:
-            raise _wrong_shape(spec, member, value) from problem
-    raise ValueError(
-        f"The environments gave the values {values} that are no numbers where their spec is {specs.describe(spec)}."
-    ) from problem
-
-
-def _wrong_shape(spec: dm_specs.Array, member: int, value: Any) -> ValueError:
-    return ValueError(
-        f"environments[{member}] gave an array of shape {np.shape(value)} where its spec is {specs.describe(spec)}."
-    )
-
-
-def _stack_scalar(spec: dm_specs.Array, values: Sequence[Any], first: float) -> np.ndarray:
-    """Stacks rewards or discounts; a `FIRST` step of `dm_env` has None, which becomes `first`."""
-    if not spec.shape:
-        stacked = np.array([first if value is None else value for value in values])
-        if specs.would_round(stacked, spec.dtype):
-            raise ValueError(f"The environments gave the values {stacked} where their spec is {specs.describe(spec)}.")
-        return stacked.astype(spec.dtype)
-    return _stack_leaf(spec, [first if value is None else value for value in values])

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from acme_lite import checkpointing, loggers, specs
+from acme_lite import checkpointing, loggers, packing, specs
 from acme_lite.experiments import checkpoints, config, identity, interrupts, outputs, run_directory
 from acme_lite.experiments import parts as parts_lib
 
@@ -261,9 +261,11 @@ class _Run:
 
     def _learn(self) -> None:
         start = time.perf_counter()
-        self._parts.learner.step()
+        learner = self._parts.learner
+        learner.step()
         # Large updates run on after the call has returned, and the next action would wait for them: that is learning.
-        jax.block_until_ready(self._parts.learner.get_variables(("policy",)))
+        packed = packing.packed_variable(learner, "policy")
+        jax.block_until_ready(learner.get_variables(("policy",)) if packed is None else packed.arrays)
         self._learning_seconds += time.perf_counter() - start
 
     def _act(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import concurrent.futures
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from acme_lite import _runtime, counting, loggers, replay, types
-from acme_lite.learning import learner_core, packing
+from acme_lite import _runtime, counting, loggers, packing, replay, types
+from acme_lite.learning import learner_core
 
 
 class NonFiniteMetricError(FloatingPointError):
@@ -23,8 +24,9 @@ class SGDLearner:
 
     What a call leaves behind (new priorities, metrics) is dealt with at the start of the next one, so that nothing
     waits for it. With `overlap` the call itself runs in a thread of its own while the caller goes on acting; it is
-    taken up at the start of the next `step`, so results depend on the order of calls alone and repeat bit for bit,
-    with variables one call late.
+    taken up in the next `step`, so results depend on the order of calls alone and repeat bit for bit, with variables
+    one call late. Where the update gives no priorities, the next sample is drawn before, so that the thread goes on
+    without a break.
 
     With several devices the state is replicated and the batch axis is sharded over them; the update sees one global
     batch, so statistics over it stay what they are on one device.
@@ -77,11 +79,16 @@ class SGDLearner:
         self._executor = concurrent.futures.ThreadPoolExecutor(1, "learner") if overlap else None
 
         self._metric_names: list[str] = []
-        packed, variables = self._sharding.replicate(_runtime.jit(self._init)(key))
-        self._state = packed  # packed, as wherever it is not said otherwise
-        self._variables = self._sharding.first(variables)
-        self._compiled = _runtime.jit(self._call, state=packed, donate_argnums=(0,) if donate else ())
-        self._future: concurrent.futures.Future | None = None
+        # State and variables are packed, as wherever it is not said otherwise.
+        self._state, variables = self._sharding.replicate(_runtime.jit(self._init)(key))
+        self._variables = self._with_packing(variables)
+        self._unpack = _runtime.jit(lambda packed: {name: self._packings[name].unpack(packed[name]) for name in packed})
+        self._unpacked: tuple[dict[str, packing.Packed], dict[str, types.ArrayTree]] = ({}, {})
+        self._compiled = _runtime.jit(self._call, state=self._state, donate_argnums=(0,) if donate else ())
+        self._calls: collections.deque[tuple[Any, concurrent.futures.Future]] = collections.deque()  # of the thread
+        self._gives_priorities = True  # unless a call has shown otherwise
+        self._ready = getattr(dataset, "ready", lambda: False)  # a plain iterator may wait
+        self._gives_packed = type(self).get_variables is SGDLearner.get_variables
         self._pending: tuple[Any, Any, Any] | None = None  # (info, priorities, metrics) of the last call
         self._window: list[Any] = []
         self._num_steps = 0
@@ -97,15 +104,13 @@ class SGDLearner:
         Raises:
             NonFiniteMetricError: a metric became NaN or infinite; names it and the learner step.
         """
+        goes_on = bool(self._calls) and not self._gives_priorities and self._ready()
+        if goes_on:
+            self._begin_call()
         self._take_up()
         self._finish()
-        sample = next(self._dataset)
-        data = self._sharding.shard((sample.data, _without_keys(sample.info, self._num_steps_per_call)))
-        if self._executor is None:
-            self._publish(sample.info, self._compiled(self._state, data))
-        else:
-            self._future = self._executor.submit(self._compiled, self._state, data)
-            self._info = sample.info
+        if not goes_on:
+            self._begin_call()
         self._num_steps += self._num_steps_per_call
         self._counter.increment(learner_steps=self._num_steps_per_call)
 
@@ -115,22 +120,31 @@ class SGDLearner:
             num_steps = None if num_steps is None else num_steps - 1
 
     def get_variables(self, names: Sequence[str]) -> list[types.ArrayTree]:
-        variables = self._variables  # of one update, whatever another thread publishes meanwhile
+        packed = self._variables  # of one update, whatever another thread publishes meanwhile
+        source, variables = self._unpacked
+        if source is not packed:
+            variables = self._unpack({name: variable.arrays for name, variable in packed.items()})
+            self._unpacked = packed, variables
         try:
             return [variables[name] for name in names]
         except KeyError as error:
             raise KeyError(f"There is no variable {error}; there are {sorted(variables)}.") from None
 
+    def packed_variable(self, name: str) -> packing.Packed | None:
+        """See `packing.packed_variable`; None where a subclass has a `get_variables` of its own."""
+        return self._variables[name] if self._gives_packed else None
+
     def save(self) -> Any:
         """Returns the state, the variables that others see, and what the last call left behind, on the host."""
-        result = None if self._future is None else self._future.result()
-        packed = self._state if result is None else result[0]
-        pending = self._pending if result is None else (self._info, *result[2:])
-        return {"state": self._packing.unpack(jax.device_get(packed))} | jax.device_get(
+        pending, published = self._pending, not self._calls
+        if self._calls:
+            info, call = self._calls[0]
+            pending = info, *call.result()[1:]
+        return {"state": self._packing.unpack(jax.device_get(self._state))} | jax.device_get(
             {
-                "variables": self._variables,
+                "variables": dict(zip(self._packings, self.get_variables(list(self._packings)), strict=True)),
                 "pending": pending,
-                "published": result is None,
+                "published": published,
                 "window": self._window,
                 "metric_names": self._metric_names,
                 "num_steps": self._num_steps,
@@ -138,22 +152,23 @@ class SGDLearner:
         )
 
     def restore(self, state: Any) -> None:
-        self._future = None
-        packed, variables = self._sharding.replicate(_runtime.jit(self._packed)(state["state"]))
-        self._state, variables = packed, self._sharding.first(variables)
+        self._calls.clear()
+        self._state, variables = self._sharding.replicate(_runtime.jit(self._packed)(state["state"]))
         self._window = list(state["window"])
         self._metric_names = list(state["metric_names"])
         self._num_steps = state["num_steps"]
         self._pending = state["pending"]
         if state["published"]:
-            self._variables = variables
+            self._variables = self._with_packing(variables)
         else:
             # The call had ended but not been taken up: its results are published at the start of the next step.
-            self._variables = self._sharding.first(self._sharding.replicate(jax.device_put(state["variables"])))
+            before = self._sharding.replicate(_runtime.jit(self._packed_variables)(state["variables"]))
+            self._variables = self._with_packing(before)
             info, priorities, metrics = state["pending"]
-            self._info, self._pending = info, None
-            self._future = concurrent.futures.Future()
-            self._future.set_result((packed, variables, priorities, metrics))
+            call: concurrent.futures.Future = concurrent.futures.Future()
+            call.set_result((variables, priorities, metrics))
+            self._calls.append((info, call))
+            self._pending = None
 
     def close(self) -> None:
         """Takes up the last call: publishes its variables, sends its priorities back, writes the rest of the log.
@@ -170,14 +185,26 @@ class SGDLearner:
                 self._executor.shutdown(wait=True)
 
     def _init(self, key):
-        """Returns the first state, packed, and the variables."""
+        """Returns the first state and the variables."""
         state = self._core.init(key)
-        self._packing = packing.Packing(state)
+        self._packing = packing.Packing(state, "state")
+        self._packings = {
+            name: packing.Packing(variable, f"variables[{name!r}]")
+            for name, variable in self._core.variables(state).items()
+        }
         return self._packed(state)
 
     def _packed(self, state):
         """Returns a state packed, and its variables in arrays of their own: the state's may be donated."""
-        return self._packing.pack(state), dict(self._core.variables(state))
+        return self._packing.pack(state), self._packed_variables(self._core.variables(state))
+
+    def _packed_variables(self, variables):
+        return {name: self._packings[name].pack(variable) for name, variable in variables.items()}
+
+    def _with_packing(self, variables: dict[str, list[jax.Array]]) -> dict[str, packing.Packed]:
+        """Returns variables that are replicated as actors get them."""
+        variables = self._sharding.first(variables)
+        return {name: packing.Packed(arrays, self._packings[name]) for name, arrays in variables.items()}
 
     def _call(self, packed, data):
         """One compiled call: K learner steps; returns state, variables, priorities and metrics `[K, M]`."""
@@ -195,16 +222,30 @@ class SGDLearner:
             state, (priorities, metrics) = jax.lax.scan(update, state, data)
         return *self._sharding.keep_replicated(self._packed(state)), priorities, metrics
 
-    def _publish(self, info, result) -> None:
-        self._state, variables, priorities, metrics = result
-        self._variables = self._sharding.first(variables)
+    def _begin_call(self) -> None:
+        """Draws a sample and calls the update on it; with `overlap`, in the thread."""
+        sample = next(self._dataset)
+        data = self._sharding.shard((sample.data, _without_keys(sample.info, self._num_steps_per_call)))
+        if self._executor is None:
+            self._publish(sample.info, *self._advance(data))
+        else:
+            self._calls.append((sample.info, self._executor.submit(self._advance, data)))
+
+    def _advance(self, data):
+        """Performs one compiled call, which begins where the one before has ended."""
+        self._state, *results = self._compiled(self._state, data)
+        return results
+
+    def _publish(self, info, variables, priorities, metrics) -> None:
+        self._variables = self._with_packing(variables)
         self._pending = (info, priorities, metrics)
+        self._gives_priorities = priorities is not None
 
     def _take_up(self) -> None:
-        """Waits for the call that runs in the thread, if any, and publishes what it gave."""
-        if self._future is not None:
-            self._publish(self._info, self._future.result())
-            self._future = None
+        """Waits for the oldest call of the thread, if any, and publishes what it gave."""
+        if self._calls:
+            info, call = self._calls.popleft()
+            self._publish(info, *call.result())
 
     def _finish(self) -> None:
         """Deals with what the last call left behind."""

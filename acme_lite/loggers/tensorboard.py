@@ -49,20 +49,19 @@ class TensorBoardLogger:
 
     def write(self, row: Mapping[str, Any]) -> None:
         with _IMPORTING:
-            from tensorboardX.proto import event_pb2, summary_pb2
+            from tensorboardX.proto import event_pb2
 
             if self._events is None:
                 self._events = self._open()
         cells = {name: scalars.to_scalar(name, value) for name, value in row.items()}
         self._step = int(cells.get(self._step_key, self._step))
-        values = [
-            summary_pb2.Summary.Value(tag=f"{self._label}/{name}", simple_value=float(value))
-            for name, value in cells.items()
-            if not isinstance(value, str)
-        ]
-        summary = summary_pb2.Summary(value=values)
         now = time.time()
-        self._events.write_event(event_pb2.Event(wall_time=now, step=self._step, summary=summary))
+        event = event_pb2.Event(wall_time=now, step=self._step)
+        add = event.summary.value.add  # half the time of a list of values
+        for name, value in cells.items():
+            if not isinstance(value, str):
+                add(tag=f"{self._label}/{name}", simple_value=value)
+        self._events.write_event(event)
         if not 0 <= now - self._flush_time < _FLUSH_PERIOD_SECONDS:
             self._flush_time = now
             self._events.flush()

@@ -72,7 +72,8 @@ class LocalReplay:
         # Without the lock: a look at counts, which may have changed anyway by the time that the caller acts on it.
         if table is not None:
             return self._store.table(table).can_insert(num_items)
-        self._store.check_open()
+        if not self._store.tables:
+            self._store.check_open()
         for one in self._store.tables.values():  # noqa: SIM110 - a generator takes three times as long
             if not one.can_insert(num_items):
                 return False
@@ -144,7 +145,9 @@ class LocalDataset:
             return self._ready()
 
     def due(self) -> bool:
-        return self._store.table(self._table).due(self._num_items)  # without the lock, as `can_insert`
+        store = self._store
+        target = store.tables.get(self._table) or store.table(self._table)
+        return target.due(self._num_items)  # without the lock, as `can_insert`
 
     def update_priorities(self, info: interface.SampleInfo, priorities: types.ArrayTree) -> None:
         _update_priorities(self._store, self._table, info.keys, priorities)

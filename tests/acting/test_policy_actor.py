@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite import _runtime, acting, specs
+from acme_lite import _runtime, acting, packing, specs
 from tests import two_devices
 
 
@@ -24,6 +24,25 @@ class Variables:
         assert tuple(names) == ("policy",)
         self.asked += 1
         return [self.policy]
+
+
+class PackedVariables(Variables):
+    """Serves the tree packed, as a learner in the same process does."""
+
+    def __init__(self, policy):
+        super().__init__(policy)
+        self._packing = packing.Packing(policy, "policy")
+        self.set(policy)
+
+    def set(self, policy):
+        self._packed = packing.Packed(self._packing.pack(policy), self._packing)
+
+    def get_variables(self, names):
+        raise AssertionError("An actor takes them packed.")
+
+    def packed_variable(self, name):
+        assert name == "policy"
+        return self._packed
 
 
 class Recorder:
@@ -60,6 +79,38 @@ def counting_policy():
         return state, {"seen": observation * params, "noise": jax.random.uniform(key, state.shape)}, state + 1
 
     return acting.ActorCore(init=lambda: jnp.int32(10), select_action=select_action)
+
+
+def linear_policy():
+    """Acts by a linear function of the observation, and noise."""
+
+    def select_action(params, observation, state, key):
+        mean = observation @ params["weights"] + params["biases"]
+        return mean + jax.random.normal(key, mean.shape), (), state
+
+    return acting.ActorCore(init=tuple, select_action=select_action)
+
+
+def test_a_packed_policy_acts_as_one_that_is_not():
+    def policy(scale):
+        return {"weights": scale * jnp.arange(6.0).reshape(3, 2), "biases": jnp.array([scale, -1.0])}
+
+    sources = [Variables(policy(1.0)), PackedVariables(policy(1.0))]
+    plain, packed = [acting.PolicyActor(linear_policy(), one, key=jax.random.key(0), num_envs=2) for one in sources]
+    observation = np.array([[1, 2, 3], [4, 5, 6]], np.float32)
+    np.testing.assert_array_equal(packed.select_action(observation), plain.select_action(observation))
+    sources[0].policy = policy(2.0)
+    sources[1].set(policy(2.0))
+    states = []
+    for actor in (plain, packed):
+        actor.update()
+        states.append(actor.save())
+    assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
+    jax.tree.map(np.testing.assert_array_equal, *states)
+    expected = plain.select_action(observation)
+    np.testing.assert_array_equal(packed.select_action(observation), expected)
+    packed.restore(states[0])
+    np.testing.assert_array_equal(packed.select_action(observation), expected)
 
 
 def test_recurrent_state_is_reset_per_member_where_an_episode_begins():

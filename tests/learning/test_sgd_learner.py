@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from acme_lite import counting, learning, loggers, replay
-from acme_lite.learning import packing, sgd_learner
+from acme_lite import counting, learning, loggers, packing, replay
+from acme_lite.learning import sgd_learner
 from tests import two_devices
 
 
@@ -33,11 +33,14 @@ class Batches:
         self._drawn += 1
         return replay.Sample((inputs, targets), replay.SampleInfo(keys, np.full(self._shape, 0.5), 100))
 
+    def ready(self):
+        return True
+
     def update_priorities(self, info, priorities):
         self.priorities.append((info.keys, priorities))
 
 
-def regression_core(optimizer=None):
+def regression_core(optimizer=None, *, priorities=True):
     optimizer = optax.sgd(0.1) if optimizer is None else optimizer
 
     def loss_fn(weights, inputs, targets):
@@ -55,13 +58,13 @@ def regression_core(optimizer=None):
         )
         metrics["probability"] = jnp.mean(sample.info.probabilities)
         metrics["table_size"] = sample.info.table_size
-        return (weights, opt_state, steps + 1), learning.LearnerOutput(metrics, errors)
+        return (weights, opt_state, steps + 1), learning.LearnerOutput(metrics, errors if priorities else None)
 
     return learning.LearnerCore(init, update, lambda state: {"policy": state[0], "steps": state[2]})
 
 
-def make_learner(dataset, **kwargs):
-    return learning.SGDLearner(regression_core(), dataset, key=jax.random.key(0), **kwargs)
+def make_learner(dataset, *, priorities=True, **kwargs):
+    return learning.SGDLearner(regression_core(priorities=priorities), dataset, key=jax.random.key(0), **kwargs)
 
 
 def weights_of(learner):
@@ -116,8 +119,9 @@ def test_several_steps_in_one_call_equal_single_steps():
 
 
 @pytest.mark.parametrize("num_batches", [None, 2])
-def test_overlap_gives_the_same_parameters_one_call_late(num_batches):
-    kwargs = {} if num_batches is None else {"num_steps_per_call": num_batches}
+@pytest.mark.parametrize("priorities", [True, False])
+def test_overlap_gives_the_same_parameters_one_call_late(num_batches, priorities):
+    kwargs = {"priorities": priorities} | ({} if num_batches is None else {"num_steps_per_call": num_batches})
     direct = make_learner(Batches(num_batches=num_batches), **kwargs)
     overlapped = make_learner(Batches(num_batches=num_batches), overlap=True, **kwargs)
     seen, late = [], []
@@ -129,6 +133,37 @@ def test_overlap_gives_the_same_parameters_one_call_late(num_batches):
     np.testing.assert_array_equal(late, seen)
     overlapped.close()
     np.testing.assert_array_equal(weights_of(overlapped), weights_of(direct))
+
+
+@pytest.mark.parametrize(
+    ("priorities", "ready", "served"),
+    [(True, True, [0, 1, 2, 3, 4]), (False, False, [0, 1, 2, 3, 4]), (False, True, [0, 1, 1, 2, 3])],
+)
+def test_the_thread_goes_on_without_a_break_where_no_priorities_change_the_next_sample(priorities, ready, served):
+    class Watched(Batches):
+        def __next__(self):
+            seen.append(int(learner.get_variables(["steps"])[0]))
+            return super().__next__()
+
+        def ready(self):
+            return ready
+
+    seen: list[int] = []
+    learner = make_learner(Watched(), overlap=True, priorities=priorities)
+    for done in range(5):
+        learner.step()
+        assert int(learner.get_variables(["steps"])[0]) == done
+    assert seen == served
+    learner.close()
+    assert int(learner.get_variables(["steps"])[0]) == 5
+
+
+def test_a_plain_iterator_is_a_dataset_for_an_overlapped_learner():
+    batches = Batches()
+    learner = make_learner(iter([next(batches) for _ in range(4)]), overlap=True, priorities=False)
+    learner.run(4)
+    learner.close()
+    assert int(learner.get_variables(["steps"])[0]) == 4
 
 
 @pytest.mark.parametrize("overlap", [False, True])
@@ -184,15 +219,20 @@ def test_the_thread_ends_also_where_closing_finds_an_error():
     assert not set(threading.enumerate()) - before
 
 
+@pytest.mark.parametrize("priorities", [True, False])
 @pytest.mark.parametrize("overlap", [False, True])
-def test_a_restored_learner_goes_on_as_if_nothing_had_happened(overlap):
+def test_a_restored_learner_goes_on_as_if_nothing_had_happened(overlap, priorities):
     def run(interrupted):
         dataset, logger = Batches(), loggers.InMemoryLogger()
-        learner = make_learner(dataset, overlap=overlap, logger=logger, log_every_steps=3)
+
+        def make():
+            return make_learner(dataset, overlap=overlap, logger=logger, log_every_steps=3, priorities=priorities)
+
+        learner = make()
         learner.run(4)
         if interrupted:
             state = learner.save()
-            learner = make_learner(dataset, overlap=overlap, logger=logger, log_every_steps=3)
+            learner = make()
             learner.restore(state)
         seen = [weights_of(learner)]
         for _ in range(4):
@@ -236,6 +276,33 @@ def test_a_learner_restored_before_its_first_step_names_the_metrics_of_the_one_b
     after.close()
     assert [row["learner_steps"] for row in logger.rows] == [2]
     assert {"loss", "gradient_norm", "probability", "table_size"} < set(logger.rows[0])
+
+
+def test_a_variable_comes_packed_as_get_variables_gives_it():
+    learner = make_learner(Batches())
+    before = packing.packed_variable(learner, "policy")
+    assert packing.packed_variable(learner, "policy") is before
+    learner.step()
+    packed = packing.packed_variable(learner, "policy")
+    assert packed is not before
+    np.testing.assert_array_equal(packed.packing.unpack(packed.arrays), weights_of(learner))
+
+
+def test_what_serves_variables_of_its_own_does_not_give_them_packed():
+    class Doubling(learning.SGDLearner):
+        def get_variables(self, names):
+            return [jax.tree.map(lambda leaf: 2 * leaf, one) for one in super().get_variables(names)]
+
+    class Around:
+        def __init__(self, learner):
+            self._learner = learner
+
+        def __getattr__(self, name):
+            return getattr(self._learner, name)
+
+    learner = Doubling(regression_core(), Batches(), key=jax.random.key(0))
+    assert packing.packed_variable(learner, "policy") is None
+    assert packing.packed_variable(Around(make_learner(Batches())), "policy") is None
 
 
 @pytest.mark.parametrize("size", [3, 2 * packing.LARGEST_PACKED])

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from acme_lite.learning import packing
+from acme_lite import packing
 
 
 def make_tree():
@@ -23,7 +23,7 @@ def make_tree():
 
 def test_a_tree_comes_back_whole_from_few_arrays():
     tree = make_tree()
-    packer = packing.Packing(tree)
+    packer = packing.Packing(tree, "state")
     packed = packer.pack(tree)
     # Float32, int32, the flag, which is alone, and the large one.
     assert sorted(array.shape for array in packed) == [(), (3,), (21,), (packing.LARGEST_PACKED + 1,)]
@@ -37,14 +37,14 @@ def test_a_tree_comes_back_whole_from_few_arrays():
 
 def test_keys_stay_as_they_are():
     tree = {"key": jax.random.key(0), "other": jax.random.key(1), "step": 0, "learner_step": 1}
-    packer = packing.Packing(tree)
+    packer = packing.Packing(tree, "state")
     again = packer.unpack(packer.pack(tree))
     assert jax.random.bits(again["other"]) == jax.random.bits(tree["other"])
     assert (again["step"], again["learner_step"]) == (0, 1)
 
 
 def test_what_has_changed_is_named():
-    packer = packing.Packing(make_tree())
+    packer = packing.Packing(make_tree(), "state")
     tree = make_tree()
     tree["biases"][1] = np.int32(7)
     with pytest.raises(ValueError, match=r"state\['biases'\]\[1\] must keep .*, \(\) and float32, got \(\) and int32"):
