@@ -4,7 +4,8 @@
 
 Starts `examples/train.py`, kills it with SIGKILL at random moments (while it starts, while it runs, around the writing
 of a checkpoint), starts it again each time, and compares what is there at the end with a run that was left alone: the
-variables bit for bit, every row of the logs but for times, and the evaluations. Exits with 1 if anything differs.
+variables bit for bit, every row of the logs but for times, and the evaluations. Exits with 1 if anything differs, or if
+the run comes to its end before it was killed so often.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ class Settings:
 
     kills: int = 50
     """Times that the run is killed."""
-    steps: int = 60_000
-    """Environment steps of the run."""
-    checkpoint_every: int = 500
+    steps: int = 400_000
+    """Environment steps of the run; so many that it does not come to its end before the last kill."""
+    checkpoint_every: int = 2_000
     """Environment steps from one checkpoint to the next."""
     env: str = "gym:CartPole-v1"
     """Environment as suite:task."""
@@ -44,7 +45,7 @@ class Settings:
     """Seed of the run, and of the moments of the kills."""
     clock_share: float = 0.3
     """Share of the kills that come at a random time after the start; the others wait for checkpoints."""
-    start_seconds: float = 8.0
+    start_seconds: float = 5.0
     """A kill by the clock comes within this time from the start."""
     arguments: str = ""
     """Further arguments of the example, separated by spaces."""
@@ -143,6 +144,8 @@ def main(settings: Settings) -> None:
         raise SystemExit(f"Not as the run that was left alone: {', '.join(differing)}. Files: {folder}")
     print("Counts, evaluations, variables and log rows equal those of the run that was left alone.")
     shutil.rmtree(folder)
+    if kills < settings.kills:
+        raise SystemExit(f"The run came to its end after {kills} of {settings.kills} kills: it needs more --steps.")
 
 
 if __name__ == "__main__":

@@ -47,6 +47,10 @@ class Run:
         checks.seeds(self, "seed")
         if self.num_actors and self.replay is not None:
             raise ValueError("--replay is for runs in one process: with --num-actors there is always a Reverb server.")
+        try:
+            environments.make(self.env).close()
+        except (ImportError, ValueError) as error:
+            raise ValueError(f"--env {self.env}: {error}") from error
 
 
 def train(builder: core.Builder, run: Run) -> None:

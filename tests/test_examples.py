@@ -24,6 +24,8 @@ def run(*words):
         (("--num-actors", "2", "--replay", "local"), "--replay is for runs in one process: with --num-actors there is"),
         (("--steps", "0"), "Run.steps must be a whole number of at least 1, got 0."),
         (("--num-envs", "0"), "Run.num_envs must be a whole number of at least 1, got 0."),
+        (("--env", "gym:CartPol-v1"), "--env gym:CartPol-v1: There is no"),
+        (("--env", "maze:1"), "--env maze:1: name must be '<suite>:<task>' with a suite out of"),
         (("--batch-size", "0"), "DQNConfig.batch_size must be a whole number of at least 1, got 0."),
     ],
 )
