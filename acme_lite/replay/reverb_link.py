@@ -94,7 +94,7 @@ class Link:
         self._inserted_by_others = dict.fromkeys(self.tables, 0)
         self._taken = dict.fromkeys(self.tables, 0)
         self._inserts_at_sample = dict.fromkeys(self.tables, 0)
-        self._num_ahead = dict.fromkeys(self.tables, 0)
+        self._num_prefetching = dict.fromkeys(self.tables, 0)
         self._writers: weakref.WeakSet[Any] = weakref.WeakSet()
         self._leftovers = threading.Event()
         self._sender: threading.Thread | None = None
@@ -172,7 +172,7 @@ class Link:
     def note_ahead(self, table: str, num_datasets: int) -> None:
         """Counts datasets that draw ahead, also once they are closed: what they have drawn stays in the counts."""
         with self._lock:
-            self._num_ahead[table] += num_datasets
+            self._num_prefetching[table] += num_datasets
 
     def plans(self, table: tables.Table) -> bool:
         """Whether `planned` is known.
@@ -180,7 +180,7 @@ class Link:
         The server must be here, items must leave the table for their number alone, and of those who draw ahead there
         must be one: nobody knows who of several gets what the limiter gives.
         """
-        return self.has_server and not table.max_times_sampled and self._num_ahead[table.name] <= 1
+        return self.has_server and not table.max_times_sampled and self._num_prefetching[table.name] <= 1
 
     def planned(self, table: tables.Table) -> rate_limiters.Counts:
         """Returns the counts of a table in which all is that was created, and of which only is drawn what was taken.
