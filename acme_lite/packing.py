@@ -33,16 +33,19 @@ class Packing:
     Args:
         tree: of arrays, or of what JAX makes arrays of.
         name: what the tree is, for messages.
+        weak: whether numbers whose type is weak, as that of Python's own, are packed. They are not weak any more then,
+            and what is computed of them and of 16 bits has 32.
     """
 
-    def __init__(self, tree: Any, name: str):
+    def __init__(self, tree: Any, name: str, *, weak: bool = True):
         self._name = name
         leaves, self._structure = _arrays(tree)
         self._types = [jax.typeof(leaf) for leaf in leaves]
         groups: dict[Any, list[int]] = {}
         for index, leaf in enumerate(leaves):
             # PRNG keys are no numbers.
-            if leaf.size <= LARGEST_PACKED and not jnp.issubdtype(leaf.dtype, jax.dtypes.extended):
+            is_number = not jnp.issubdtype(leaf.dtype, jax.dtypes.extended)
+            if leaf.size <= LARGEST_PACKED and is_number and (weak or not self._types[index].weak_type):
                 groups.setdefault(leaf.dtype, []).append(index)
         self._groups = [group for group in groups.values() if len(group) > 1]
         packed = {index for group in self._groups for index in group}

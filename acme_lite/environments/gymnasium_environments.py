@@ -112,8 +112,7 @@ class GymnasiumMembers:
     def __init__(self, members: Sequence[GymnasiumEnvironment]):
         first = members[0]
         self._members = members
-        self._steps = [member.environment.step for member in members]
-        self._only = self._steps[0] if len(members) == 1 else None
+        self._only = members[0] if len(members) == 1 else None
         self._encode = spaces.make_encoder(first.environment.action_space, batched=True)
         is_float = first.observation_spec().dtype.kind == "f"  # to stack such arrays casts them, too
         self._decode = None if is_float else spaces.make_decoder(first.environment.observation_space)
@@ -127,10 +126,10 @@ class GymnasiumMembers:
         rows = self._encode(action)
         observations: Sequence[Any]
         if self._only is None:
-            results = [step(row) for step, row in zip(self._steps, rows, strict=True)]
+            results = [member.environment.step(row) for member, row in zip(self._members, rows, strict=True)]
             observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
         else:  # in less time than the general way takes
-            one, reward, terminates, truncates, _ = self._only(rows[0])
+            one, reward, terminates, truncates, _ = self._only.environment.step(rows[0])
             observations, rewards, terminated, truncated = (one,), (reward,), (terminates,), (truncates,)
         if any(terminated) or any(truncated):
             for member, *ends in zip(self._members, terminated, truncated, strict=True):

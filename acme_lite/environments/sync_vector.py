@@ -187,7 +187,7 @@ class SyncVectorEnvironment:
         if any(terminated) or any(truncated):
             self._ended = [any(ends) for ends in zip(terminated, truncated, strict=True)]
             step_types = np.where(self._ended, _LAST, _MID).astype(np.int32)
-            discounts = np.logical_not(terminated).astype(self._specs.discount.dtype)
+            discounts = np.array([not one for one in terminated], self._specs.discount.dtype)
         observation = self._observation_leaves[0].stack(observations)
         return dm_env.TimeStep(step_types, self._reward_leaf.stack(rewards), discounts, observation)
 
@@ -273,9 +273,8 @@ class SyncVectorEnvironment:
 
     def _stack(self, timesteps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
         step_types, rewards, discounts, observations = zip(*timesteps, strict=True)
-        if (
-            self._are_scalars
-            and step_types.count(_FIRST) == rewards.count(None) == discounts.count(None) == self.num_envs
+        if self._are_scalars and step_types.count(_FIRST) == self.num_envs == rewards.count(None) == discounts.count(
+            None
         ):
             return dm_env.TimeStep(
                 self._first, self._reward_zero, self._discount_one, self._stack_observations(observations)

@@ -88,7 +88,6 @@ class SGDLearner:
         self._calls: collections.deque[tuple[Any, concurrent.futures.Future]] = collections.deque()  # of the thread
         self._gives_priorities = True  # unless a call has shown otherwise
         self._ready = getattr(dataset, "ready", lambda: False)  # a plain iterator may wait
-        self._gives_packed = type(self).get_variables is SGDLearner.get_variables
         self._pending: tuple[Any, Any, Any] | None = None  # (info, priorities, metrics) of the last call
         self._window: list[Any] = []
         self._num_steps = 0
@@ -104,6 +103,7 @@ class SGDLearner:
         Raises:
             NonFiniteMetricError: a metric became NaN or infinite; names it and the learner step.
         """
+        self._settle(1)  # more are left where a signal came between two lines
         goes_on = bool(self._calls) and not self._gives_priorities and self._ready()
         if goes_on:
             self._begin_call()
@@ -111,8 +111,6 @@ class SGDLearner:
         self._finish()
         if not goes_on:
             self._begin_call()
-        self._num_steps += self._num_steps_per_call
-        self._counter.increment(learner_steps=self._num_steps_per_call)
 
     def run(self, num_steps: int | None = None) -> None:
         while num_steps is None or num_steps > 0:
@@ -131,18 +129,20 @@ class SGDLearner:
             raise KeyError(f"There is no variable {error}; there are {sorted(variables)}.") from None
 
     def packed_variable(self, name: str) -> packing.Packed | None:
-        """See `packing.packed_variable`; None where a subclass has a `get_variables` of its own."""
-        return self._variables[name] if self._gives_packed else None
+        """See `packing.packed_variable`; None where there is none, or a subclass has a `get_variables` of its own."""
+        has_own = type(self).get_variables is not SGDLearner.get_variables or "get_variables" in vars(self)
+        return None if has_own else self._variables.get(name)
 
     def save(self) -> Any:
         """Returns the state, the variables that others see, and what the last call left behind, on the host."""
+        self._settle(1)
         pending, published = self._pending, not self._calls
         if self._calls:
             info, call = self._calls[0]
             pending = info, *call.result()[1:]
-        return {"state": self._packing.unpack(jax.device_get(self._state))} | jax.device_get(
+        served = {name: one.packing.unpack(jax.device_get(one.arrays)) for name, one in self._variables.items()}
+        return {"state": self._packing.unpack(jax.device_get(self._state)), "variables": served} | jax.device_get(
             {
-                "variables": dict(zip(self._packings, self.get_variables(list(self._packings)), strict=True)),
                 "pending": pending,
                 "published": published,
                 "window": self._window,
@@ -152,6 +152,7 @@ class SGDLearner:
         )
 
     def restore(self, state: Any) -> None:
+        concurrent.futures.wait([call for _, call in self._calls])  # it would write its state over this one
         self._calls.clear()
         self._state, variables = self._sharding.replicate(_runtime.jit(self._packed)(state["state"]))
         self._window = list(state["window"])
@@ -177,7 +178,7 @@ class SGDLearner:
             NonFiniteMetricError: as `step`.
         """
         try:
-            self._take_up()
+            self._settle(0)
             self._finish()
             self._write_metrics()
         finally:
@@ -189,7 +190,7 @@ class SGDLearner:
         state = self._core.init(key)
         self._packing = packing.Packing(state, "state")
         self._packings = {
-            name: packing.Packing(variable, f"variables[{name!r}]")
+            name: packing.Packing(variable, f"variables[{name!r}]", weak=False)
             for name, variable in self._core.variables(state).items()
         }
         return self._packed(state)
@@ -230,6 +231,8 @@ class SGDLearner:
             self._publish(sample.info, *self._advance(data))
         else:
             self._calls.append((sample.info, self._executor.submit(self._advance, data)))
+        self._num_steps += self._num_steps_per_call
+        self._counter.increment(learner_steps=self._num_steps_per_call)
 
     def _advance(self, data):
         """Performs one compiled call, which begins where the one before has ended."""
@@ -244,8 +247,16 @@ class SGDLearner:
     def _take_up(self) -> None:
         """Waits for the oldest call of the thread, if any, and publishes what it gave."""
         if self._calls:
-            info, call = self._calls.popleft()
-            self._publish(info, *call.result())
+            info, call = self._calls[0]
+            results = call.result()  # where this is interrupted, or raises, the call stays
+            self._calls.popleft()
+            self._publish(info, *results)
+
+    def _settle(self, most: int) -> None:
+        """Takes up and deals with calls until at most so many are left."""
+        while len(self._calls) > most:
+            self._take_up()
+            self._finish()
 
     def _finish(self) -> None:
         """Deals with what the last call left behind."""
@@ -269,7 +280,7 @@ class SGDLearner:
             return
         values = np.concatenate([np.asarray(metrics) for metrics in self._window])  # [steps, M]
         self._window = []
-        steps = self._num_steps
+        steps = self._num_steps - len(self._calls) * self._num_steps_per_call
         bad = np.argwhere(~np.isfinite(values))
         if len(bad):
             row, column = bad[0]

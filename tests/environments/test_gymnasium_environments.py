@@ -434,6 +434,43 @@ class Breaks(gymnasium.Env):
         return observation, reward, self.steps % 2 == 0, False, {}
 
 
+class EndsInArrays(Breaks):
+    """Says in arrays of one element whether an episode has ended."""
+
+    def step(self, action):
+        *step, terminated, truncated, info = super().step(action)
+        return *step, np.array([terminated]), np.array([truncated]), info
+
+
+@pytest.mark.parametrize("num_envs", [1, 2])
+def test_ends_may_be_arrays_of_one_element(num_envs):
+    members = [environments.GymnasiumEnvironment(EndsInArrays()) for _ in range(num_envs)]
+    vector = environments.SyncVectorEnvironment(members)
+    vector.reset()
+    for _ in range(10):
+        step = vector.step(np.zeros(num_envs, np.int32))
+        assert step.discount.shape == step.step_type.shape == (num_envs,)
+
+
+def test_an_environment_that_is_wrapped_later_is_stepped_through_its_wrapper():
+    class Counted(gymnasium.Wrapper):
+        calls = 0
+
+        def step(self, action):
+            self.calls += 1
+            return super().step(action)
+
+    member = environments.GymnasiumEnvironment(Breaks())
+    vector = environments.SyncVectorEnvironment([member])
+    vector.reset()
+    for _ in range(6):
+        vector.step(np.zeros(1, np.int32))
+    member.environment = Counted(member.environment)
+    for _ in range(6):
+        vector.step(np.zeros(1, np.int32))
+    assert member.environment.calls == 4
+
+
 @pytest.mark.parametrize("num_broken", [1, 2])
 @pytest.mark.parametrize(
     ("wrong", "problem"),

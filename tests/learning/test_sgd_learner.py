@@ -1,8 +1,11 @@
 """The learner shell: calls, scans, overlap, devices, priorities, metrics, saving."""
 
+import os
+import signal
 import threading
 
 import jax
+import jax.experimental
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -276,6 +279,97 @@ def test_a_learner_restored_before_its_first_step_names_the_metrics_of_the_one_b
     after.close()
     assert [row["learner_steps"] for row in logger.rows] == [2]
     assert {"loss", "gradient_norm", "probability", "table_size"} < set(logger.rows[0])
+
+
+def slow_core(gate, *, priorities):
+    """A core whose update waits for an event, and raises once where that says so."""
+
+    def wait(steps):
+        if gate.fails_at == int(steps):
+            gate.fails_at = None
+            raise RuntimeError("the update is broken")
+        gate.wait(60)
+        return np.int32(0)
+
+    def update(state, sample):
+        steps = state + 1 + jax.experimental.io_callback(wait, jax.ShapeDtypeStruct((), np.int32), state, ordered=True)
+        given = jnp.ones(sample.info.probabilities.shape) if priorities else None
+        return steps, learning.LearnerOutput({"steps": jnp.float32(steps)}, given)
+
+    return learning.LearnerCore(lambda key: jnp.int32(0), update, lambda state: {"policy": state})
+
+
+class Gate(threading.Event):
+    fails_at = None
+
+
+@pytest.mark.parametrize("priorities", [True, False])
+def test_a_call_stays_where_a_signal_interrupts_the_wait_for_it(priorities):
+    gate, counter = Gate(), counting.Counter()
+    gate.set()
+    learner = learning.SGDLearner(
+        slow_core(gate, priorities=priorities), Batches(), key=jax.random.key(0), counter=counter, overlap=True
+    )
+    learner.run(3)
+    gate.clear()
+    threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        while True:  # the call under way may be done
+            learner.step()
+    gate.set()
+    state = learner.save()
+    assert int(state["state"]) == state["num_steps"] == learner.num_steps == counter.get_counts()["learner_steps"]
+    learner.close()
+    assert int(learner.get_variables(["policy"])[0]) == learner.num_steps
+
+
+def test_a_learner_that_is_restored_while_a_call_is_under_way_has_the_state_that_it_was_given():
+    gate = Gate()
+    gate.set()
+    learner = learning.SGDLearner(slow_core(gate, priorities=False), Batches(), key=jax.random.key(0), overlap=True)
+    learner.run(2)
+    state = learner.save()
+    learner.run(2)
+    gate.clear()
+    learner.step()
+    threading.Timer(0.3, gate.set).start()
+    learner.restore(state)
+    learner.step()
+    learner.close()
+    assert int(learner.get_variables(["policy"])[0]) == learner.num_steps == 3
+
+
+def test_an_error_in_the_thread_is_raised_by_whatever_comes_after_it():
+    gate = Gate()
+    gate.set()
+    learner = learning.SGDLearner(slow_core(gate, priorities=False), Batches(), key=jax.random.key(0), overlap=True)
+    learner.run(3)
+    gate.fails_at = 3
+    for act in (lambda: learner.run(3), learner.step, learner.save, learner.close):
+        with pytest.raises(Exception, match="the update is broken"):
+            act()
+
+
+def test_variables_of_ones_own_do_not_change_what_is_saved():
+    class Doubling(learning.SGDLearner):
+        def get_variables(self, names):
+            return [jax.tree.map(lambda leaf: 2 * leaf, one) for one in super().get_variables(names)]
+
+    learner, again = [
+        Doubling(regression_core(), Batches(), key=jax.random.key(seed), overlap=True) for seed in range(2)
+    ]
+    learner.run(3)
+    again.restore(learner.save())
+    np.testing.assert_array_equal(weights_of(again), weights_of(learner))
+
+
+def test_numbers_of_pythons_own_stay_weak_among_packed_variables():
+    def variables(state):
+        return {"policy": {"scale": 0.5, "offset": state[0][0], "weights": state[0]}}
+
+    core = regression_core()._replace(variables=variables)
+    (policy,) = learning.SGDLearner(core, Batches(), key=jax.random.key(0)).get_variables(["policy"])
+    assert (policy["scale"] * jnp.ones(3, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
 def test_a_variable_comes_packed_as_get_variables_gives_it():
