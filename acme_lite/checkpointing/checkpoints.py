@@ -267,7 +267,10 @@ def _remove_failed(path: pathlib.Path) -> None:
 
 
 def _read(path: pathlib.Path) -> tuple[Any, dict[str, Any]]:
-    manifest = json.loads((path / _MANIFEST).read_text())
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text())
+    except ValueError as error:
+        raise ValueError(f"{_MANIFEST} cannot be read ({error})") from error
     if manifest["format"] != _FORMAT:
         raise ValueError(f"it has the format {manifest['format']}, and this version reads {_FORMAT}")
     for name, expected in manifest["files"].items():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import errno
 import functools
 import hashlib
 import itertools
@@ -103,7 +104,12 @@ def open_run_directory(
     base = pathlib.Path(directory)
     for number in itertools.count(1):
         path = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        path.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise ValueError(f"directory must be a folder that can be made, got {path}: {error}.") from error
         _check_config(path, config)
         if is_finished(path):
             continue
@@ -228,7 +234,11 @@ def _check_config(directory: pathlib.Path, config: Any) -> None:
         if _contents(directory):
             raise ValueError(f"directory must be new, empty or a run's, got {directory}, which has no {CONFIG_FILE}.")
         return
-    differing = differences(json.loads(file.read_text(encoding="utf-8")), describe(config))
+    try:
+        there = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"directory must hold a whole {CONFIG_FILE} or none, got {file}: {error}.") from error
+    differing = differences(there, describe(config))
     if differing:
         raise ValueError(
             f"directory must be new or hold a run with this config, got {directory}, where these fields differ:\n  "
@@ -276,6 +286,9 @@ def _start_anew(directory: pathlib.Path) -> None:
     for path in written:
         if path.name != CONFIG_FILE:
             _move(path, aside)
+    _logger.warning(
+        "A run that had not finished in %s has no checkpoint here to go on from: moved to %s.", directory, aside
+    )
 
 
 def _move(path: pathlib.Path, directory: pathlib.Path) -> None:

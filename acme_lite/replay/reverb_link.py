@@ -92,6 +92,7 @@ class Link:
         self._lock = threading.Lock()
         self._created = dict.fromkeys(self.tables, 0)
         self._inserted_by_others = dict.fromkeys(self.tables, 0)
+        self._seen_inserts = dict.fromkeys(self.tables, 0)
         self._taken = dict.fromkeys(self.tables, 0)
         self._inserts_at_sample = dict.fromkeys(self.tables, 0)
         self._num_prefetching = dict.fromkeys(self.tables, 0)
@@ -208,7 +209,13 @@ class Link:
         with self._lock:
             for info in infos:
                 if info.name in self.tables:
-                    others = info.rate_limiter_info.insert_stats.completed - self._created[info.name]
+                    inserts = info.rate_limiter_info.insert_stats.completed
+                    if not self.has_server and inserts < self._seen_inserts[info.name]:
+                        # Another server has come in place of one that was killed, without the newest items, and what
+                        # was on its way to that one is lost.
+                        self._created[info.name], self._inserted_by_others[info.name] = 0, inserts
+                    self._seen_inserts[info.name] = inserts
+                    others = inserts - self._created[info.name]
                     self._inserted_by_others[info.name] = max(self._inserted_by_others[info.name], others)
         return {
             info.name: rate_limiters.Counts(
@@ -405,7 +412,7 @@ class Link:
         try:
             path = pathlib.Path(self.client.Checkpoint())
             reverb_checkpoints.check_written(path)
-        except (OSError, RuntimeError) as error:
+        except (OSError, RuntimeError, IndexError) as error:  # a full disk is an IndexError of the binding
             reverb_checkpoints.remove_unfinished(self._checkpoints)
             what = "A checkpoint of the Reverb server"
             explained = checkpointing.disk_full(error, self._checkpoints, what, "The server goes on.")
@@ -442,10 +449,18 @@ class Link:
         """
         self.check_open()
         timeout = timeout_seconds or max(1, int(self.timeout_seconds))
-        try:
-            return self.client.ServerInfo(timeout)
-        except RuntimeError as error:
-            raise TimeoutError(f"The Reverb server at {self.address} did not answer in {timeout} s: {error}") from error
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                return self.client.ServerInfo(max(1, int(deadline - time.monotonic())))
+            except RuntimeError as error:
+                # Where a server dies in the middle of a call, that fails at once, and the server may come back.
+                if self.has_server or time.monotonic() + _CALL_AGAIN_SECONDS > deadline:
+                    raise TimeoutError(
+                        f"The Reverb server at {self.address} did not answer in {timeout} s: {error}"
+                    ) from error
+            time.sleep(_CALL_AGAIN_SECONDS)
+            self.check_open()
 
     def _await_server(self) -> dict[str, rate_limiters.Counts]:
         """Waits for the server, and checks that it has these tables.

@@ -253,3 +253,24 @@ def test_json_is_replaced_at_once(tmp_path):
         run_directory.write_json(path, {"return": float("nan")})
     assert json.loads(path.read_text()) == {"return": 1.0}
     assert os.listdir(tmp_path) == ["result.json"]
+
+
+def test_a_damaged_config_is_named(tmp_path):
+    open_(tmp_path / "run", {"seed": 0})
+    (tmp_path / "run" / run_directory.CONFIG_FILE).write_text("")
+    with pytest.raises(ValueError, match=r"directory must hold a whole config.json or none, got .*run.config.json"):
+        open_(tmp_path / "run", {"seed": 0})
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "runs").write_text("a file")
+    with pytest.raises(ValueError, match=r"directory must be a folder that can be made, got .*runs"):
+        make(tmp_path / "runs", PARTS, {"seed": 0})
+
+
+def test_whoever_begins_anew_hears_where_the_run_before_is(tmp_path, caplog):
+    open_(tmp_path, {"seed": 0})
+    (tmp_path / "variables.npz").write_text("0")
+    assert not caplog.records
+    open_(tmp_path, {"seed": 0})
+    assert str(tmp_path / "interrupted-1") in caplog.text

@@ -511,6 +511,61 @@ def test_a_server_that_goes_away_and_comes_back(make, tmp_path):
         server.communicate(timeout=20)
 
 
+def test_a_client_goes_on_where_its_server_comes_back_empty(make, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port = probe.getsockname()[1]
+    server = start_server(port, tmp_path / "first")
+    try:
+        table = steps.transition_table(sampler=replay.Prioritized(1.0))
+        made = make(table, address=f"localhost:{port}", timeout_seconds=60.0)
+        stream = steps.Steps(made.writer(1))
+        stream.transitions(20)
+        stream.writer.flush(20.0)
+        assert made.info().tables["replay"].num_inserts == 20 and made.can_insert(1)
+        server.kill()
+        server.wait(20)
+        again: list[subprocess.Popen] = []
+        starting = threading.Thread(target=lambda: again.append(start_server(port, tmp_path / "second")))
+        starting.start()
+        found = made.info().tables["replay"]  # waits, though the connection that it had is gone
+        starting.join()
+        (server,) = again
+        assert found.num_inserts == 0 and "0 pending" in found.limiter
+        assert made.can_insert(1)
+        stream.transitions(3)
+        stream.writer.flush(60.0)
+        assert made.can_insert(1)
+    finally:
+        server.kill()
+        server.communicate(timeout=20)
+
+
+def test_a_full_disk_is_explained_and_leaves_nothing_half_written(make, tmp_path):
+    made = make(steps.transition_table(), checkpoint_directory=tmp_path)
+    link, before = made._link, visible(tmp_path)
+
+    class Full:
+        def __getattr__(self, name):
+            return getattr(client, name)
+
+        def Checkpoint(self):
+            (link._folder / "half").mkdir()
+            (link._folder / "half" / "items.tfrecord").write_bytes(b"0")
+            raise IndexError(f"{link._folder}/half/items.tfrecord; No space left on device")
+
+    client, link.client = link.client, Full()
+    with pytest.raises(checkpointing.DiskFullError, match="A checkpoint of the Reverb server could not be written to"):
+        made.save()
+    assert visible(tmp_path) == before
+    link.client = client
+    assert made.save()["checkpoint"].exists()
+
+
+def visible(folder):
+    return sorted(str(path) for path in folder.rglob("*"))
+
+
 def test_restored_replay_goes_on(make, tmp_path):
     limiter = replay.SampleToInsertRatio(samples_per_insert=1.0, min_size=4, error_buffer=8.0)
     table = steps.transition_table(500, sampler=replay.Prioritized(1.0), limiter=limiter)
