@@ -19,7 +19,7 @@ class Packed(NamedTuple):
     """A tree whose small arrays are packed.
 
     Attributes:
-        arrays: what `packing.pack` gives.
+        arrays: what `Packing.pack` gives.
         packing: how they are packed.
     """
 

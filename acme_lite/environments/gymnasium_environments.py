@@ -112,7 +112,6 @@ class GymnasiumMembers:
     def __init__(self, members: Sequence[GymnasiumEnvironment]):
         first = members[0]
         self._members = members
-        self._only = members[0] if len(members) == 1 else None
         self._encode = spaces.make_encoder(first.environment.action_space, batched=True)
         is_float = first.observation_spec().dtype.kind == "f"  # to stack such arrays casts them, too
         self._decode = None if is_float else spaces.make_decoder(first.environment.observation_space)
@@ -124,13 +123,8 @@ class GymnasiumMembers:
             action: `[N, ...]` of the spec's dtype.
         """
         rows = self._encode(action)
-        observations: Sequence[Any]
-        if self._only is None:
-            results = [member.environment.step(row) for member, row in zip(self._members, rows, strict=True)]
-            observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
-        else:  # in less time than the general way takes
-            one, reward, terminates, truncates, _ = self._only.environment.step(rows[0])
-            observations, rewards, terminated, truncated = (one,), (reward,), (terminates,), (truncates,)
+        results = [member.environment.step(row) for member, row in zip(self._members, rows, strict=True)]
+        observations, rewards, terminated, truncated, _ = zip(*results, strict=True)
         if any(terminated) or any(truncated):
             for member, *ends in zip(self._members, terminated, truncated, strict=True):
                 member._reset_next_step = any(ends)  # as after its own `step`

@@ -116,8 +116,8 @@ class SyncVectorEnvironment:
         self._unchecked = {(member, int(kind)) for member in range(self.num_envs) for kind in dm_env.StepType}
         is_plain = self._one_observation and self._one_action and _has_float_scalars(self._specs)
         self._is_fast = self.num_envs == 1 and is_plain
-        # Classes may know how to step all members in less time, once nothing is left to check.
-        together = getattr(type(self.environments[0]), "together", None)
+        # Classes may know how to step several in less time, once nothing is left to check.
+        together = getattr(type(self.environments[0]), "together", None) if self.num_envs > 1 else None
         self._together: Any = None if together is None else together(self.environments)
         # These are shared between steps: nobody may write to what a step returned.
         self._step_types = {step_type: self._constant(step_type, np.int32) for step_type in dm_env.StepType}
@@ -160,10 +160,10 @@ class SyncVectorEnvironment:
             rows = np.asarray(action)
             if rows.dtype is not self._passed_dtype:
                 rows = _rows(rows, *self._action_leaves[0])
-            if self._together is not None and not self._unchecked and rows.dtype == self._action_leaves[0][0]:
-                return self._step_together(rows)
             if self._is_fast:
                 return self._step_only_member(rows)
+            if not self._unchecked and rows.dtype == self._action_leaves[0][0]:
+                return self._step_together(rows)
         actions = self._split(action)
         timesteps, unchecked = [], self._unchecked
         for member, environment in enumerate(self.environments):
@@ -273,9 +273,8 @@ class SyncVectorEnvironment:
 
     def _stack(self, timesteps: Sequence[dm_env.TimeStep]) -> dm_env.TimeStep:
         step_types, rewards, discounts, observations = zip(*timesteps, strict=True)
-        if self._are_scalars and step_types.count(_FIRST) == self.num_envs == rewards.count(None) == discounts.count(
-            None
-        ):
+        all_first = self._are_scalars and step_types.count(_FIRST) == self.num_envs
+        if all_first and rewards.count(None) == discounts.count(None) == self.num_envs:
             return dm_env.TimeStep(
                 self._first, self._reward_zero, self._discount_one, self._stack_observations(observations)
             )

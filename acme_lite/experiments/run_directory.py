@@ -98,7 +98,8 @@ def open_run_directory(
         can_resume: whether an unfinished run can go on in its directory.
 
     Raises:
-        ValueError: the directory holds another config (the message says which fields differ), or other files.
+        ValueError: the directory holds another config (the message says which fields differ), a damaged one, or other
+            files, or cannot be made.
         RuntimeError: another process runs there; names it.
     """
     base = pathlib.Path(directory)
