@@ -94,6 +94,7 @@ class Coordinator:
             self._directory = directory
             if self._phase != "starting":
                 return True
+            self._counter.increment(actor_steps=0)  # for rows that others write before an actor has told of its steps
             if state is not None:
                 self._counter.restore(state["counts"])
                 self._log_end = state["counts"].get("actor_steps", 0)

@@ -71,6 +71,10 @@ def test_counts_and_episodes_arrive_together(coordinator):
     assert training(coordinator) == ([5], [2.5])
 
 
+def test_a_node_that_writes_before_an_actor_has_told_of_its_steps_knows_of_none(coordinator):
+    assert coordination.Counts(coordinator).counter.increment(learner_steps=1) == {"actor_steps": 0, "learner_steps": 1}
+
+
 def test_the_last_evaluation_is_made_once_however_often_the_learner_asks(coordinator):
     coordinator.report({"actor_steps": 100})
     coordinator.ask_for_last_evaluation()

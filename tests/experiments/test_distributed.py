@@ -114,8 +114,7 @@ def test_a_program_that_is_killed_as_a_whole_goes_on(tmp_path):
     assert result["counts"]["actor_steps"] == 6_000
     for name in ("actor_0", "actor_1", "time_split_0", "learner"):
         with (tmp_path / "run" / "logs" / f"{name}.csv").open() as file:
-            # A learner may write a row before the counts of the other nodes have come to it.
-            steps = [int(row["actor_steps"]) for row in csv.DictReader(file) if row["actor_steps"]]
+            steps = [int(row["actor_steps"]) for row in csv.DictReader(file)]
         assert steps
         assert steps == sorted(steps)  # what came after the checkpoint stands there once
     assert not (tmp_path / "run" / "checkpoints").exists() and not (tmp_path / "run" / "reverb").exists()
