@@ -78,8 +78,7 @@ class Streams:
             ValueError: there was no `begin`, a field has no leading axis of N, or a step does not fit the one before.
         """
         if self._inside and next_timestep.step_type.tobytes() == self._mid_steps:
-            self._writer.complete(fields)
-            self.row = self._writer.append(next_timestep.observation)
+            self.row = self._writer.append(next_timestep.observation, fields)
             return True
         self._check(fields, next_timestep)
         self._step_across_episodes(fields, next_timestep)
@@ -112,9 +111,10 @@ class Streams:
         begun = self.ended
         num_begun = np.count_nonzero(begun)
         # Where all have ended, the writer has zeroed the open row already.
+        completed = None
         if num_begun < self.num_streams:
-            self._writer.complete(_zero_where(begun, fields) if num_begun else fields)
-        self.row = self._writer.append(next_timestep.observation)
+            completed = _zero_where(begun, fields) if num_begun else fields
+        self.row = self._writer.append(next_timestep.observation, completed)
         if num_begun:
             self.first = np.where(begun, self.row, self.first)
         self.ended = next_timestep.step_type == _LAST

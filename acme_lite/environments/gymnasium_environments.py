@@ -18,7 +18,7 @@ from gymnasium import vector as gymnasium_vector
 from acme_lite import types
 from acme_lite.environments import seeding, spaces
 
-_MID = dm_env.StepType.MID  # access to a member of an enumeration runs Python code
+_MID, _LAST = dm_env.StepType.MID, dm_env.StepType.LAST  # access to a member of an enumeration runs Python code
 _ZERO = np.float32(0)
 _ONE = np.float32(1)
 _REWARD_SPEC = dm_specs.Array((), np.float32, "reward")
@@ -76,12 +76,17 @@ class GymnasiumEnvironment(dm_env.Environment):
     def step(self, action: types.ArrayTree) -> dm_env.TimeStep:
         if self._reset_next_step:
             return self.reset()
+        step_type, reward, discount, observation = self.step_inside(action)
+        return dm_env.TimeStep(step_type, np.float32(reward), discount, observation)
+
+    def step_inside(self, action: types.ArrayTree) -> tuple[dm_env.StepType, Any, np.float32, types.ArrayTree]:
+        """Steps inside an episode, and returns the fields of the time step; the reward's dtype is the environment's."""
         observation, reward, terminated, truncated, _ = self.environment.step(self._encode(action))
         observation = self._decode(observation)
         if terminated or truncated:
             self._reset_next_step = True
-            return dm_env.TimeStep(dm_env.StepType.LAST, np.float32(reward), _ZERO if terminated else _ONE, observation)
-        return dm_env.TimeStep(_MID, np.float32(reward), _ONE, observation)
+            return _LAST, reward, _ZERO if terminated else _ONE, observation
+        return _MID, reward, _ONE, observation
 
     def observation_spec(self) -> types.SpecTree:
         return self._observation_spec

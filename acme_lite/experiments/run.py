@@ -236,15 +236,15 @@ class _Run:
 
     def _act_and_learn(self, interrupt: interrupts.Interrupt) -> bool:
         """Runs to the last step; returns False if a signal came before."""
-        parts, loop = self._parts, self._loop
+        loop, dataset, replay = self._loop, self._parts.dataset, self._parts.replay
         num_envs, max_steps = self._experiment.num_envs, self._experiment.max_num_actor_steps
         while loop.steps < max_steps:
             if interrupt.requested is not None:
                 self._write_checkpoint()
                 return False
-            if parts.dataset.due():
+            if dataset.due():
                 self._learn()
-            elif parts.replay.can_insert(num_envs):
+            elif replay.can_insert(num_envs):
                 self._act()
                 if self._next_evaluation <= loop.steps < max_steps:
                     if self._evaluate(interrupt):
@@ -253,10 +253,10 @@ class _Run:
                 # With several members, those whose episodes go on begin new ones when the run is resumed.
                 if loop.finished and self._schedule is not None and self._schedule.due(loop.steps):
                     self._write_checkpoint()
-            elif parts.dataset.ready():
+            elif dataset.ready():
                 self._learn()
             else:
-                raise Deadlock(f"Neither acting nor learning can go on: {parts.replay.info().tables}.")
+                raise Deadlock(f"Neither acting nor learning can go on: {replay.info().tables}.")
         return True
 
     def _learn(self) -> None:

@@ -1,5 +1,6 @@
 """Networks shared by the agents: torsos and heads in Haiku, and their wrapping as pure functions."""
 
+from acme_lite.networks.activations import elu, tanh
 from acme_lite.networks.continuous import (
     ActionScaling,
     ActorCriticNetworks,
@@ -62,6 +63,7 @@ __all__ = [
     "critic_from_haiku",
     "default_torso",
     "deterministic_head",
+    "elu",
     "episode_starts",
     "from_haiku",
     "from_haiku_recurrent",
@@ -83,4 +85,5 @@ __all__ = [
     "squashed_mode",
     "squashed_sample",
     "state_value",
+    "tanh",
 ]

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from acme_lite import specs, types
-from acme_lite.networks import distributions, feed_forward, torsos
+from acme_lite.networks import activations, distributions, feed_forward, torsos
 
 _LEAST_LOG_STD, _GREATEST_LOG_STD = -20.0, 2.0
 _GREATEST_ACTION = 1 - 1e-6  # its inverse tanh is finite in float32
@@ -120,7 +120,7 @@ def observation_encoder(
 
 
 def layer_norm_mlp(
-    features: jax.Array, hidden_sizes: Sequence[int], activation: Callable[[jax.Array], jax.Array] = jax.nn.elu
+    features: jax.Array, hidden_sizes: Sequence[int], activation: Callable[[jax.Array], jax.Array] = activations.elu
 ) -> jax.Array:
     """Returns features `[B, hidden_sizes[-1]]` of a perceptron whose first layer is normalised; call it inside Haiku.
 
@@ -142,7 +142,7 @@ def layer_norm_mlp(
     first = hk.Linear(hidden_sizes[0], w_init=w_init)(features)
     normalized = hk.LayerNorm(axis=-1, create_scale=True, create_offset=True)(first)
     rest = hk.nets.MLP(hidden_sizes[1:], w_init=w_init, activation=activation, activate_final=True)
-    return rest(jnp.tanh(normalized))
+    return rest(activations.tanh(normalized))
 
 
 def deterministic_head(features: jax.Array, size: int) -> Float[Array, "B D"]:

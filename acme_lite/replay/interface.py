@@ -101,8 +101,11 @@ class Writer(Protocol):
 
     num_streams: int
 
-    def append(self, observation: types.ArrayTree) -> int:
-        """Opens the next row of every stream with `[N, ...]` observations and returns the row's number."""
+    def append(self, observation: types.ArrayTree, fields: types.ArrayTree | None = None) -> int:
+        """Opens the next row of every stream with `[N, ...]` observations and returns the row's number.
+
+        With `fields`, completes the row that is open before, in less time than `complete` takes.
+        """
 
     def complete(self, fields: types.ArrayTree) -> None:
         """Fills in the `[N, ...]` fields of the open row (for a stream whose episode has ended they must be zero)."""

@@ -50,7 +50,8 @@ class LocalWriter:
         self._store = store
         self._lock = store.lock
         self._rows = store.rows
-        self._field_columns = tuple(store.rows.fields.items())
+        self._write_observation = store.rows.observation.write
+        self._write_fields = tuple((name, columns.write) for name, columns in store.rows.fields.items())
         self._window = max(table.declaration.items.window for table in store.tables.values())
         self._num_rows = 0
         self._open: slice | np.ndarray = slice(0, 0)
@@ -73,23 +74,30 @@ class LocalWriter:
         self._begins: np.ndarray | None = np.ones(num_streams, bool)
         self._closed = False
 
-    def append(self, observation: types.ArrayTree) -> int:
+    def append(self, observation: types.ArrayTree, fields: types.ArrayTree | None = None) -> int:
         with self._lock:
-            number = self._num_rows
+            if fields is not None:
+                if not self._fields_checked:
+                    self._check_fields(fields)
+                for name, write in self._write_fields:
+                    write(self._open, fields[name])
+            number, step = self._num_rows, self._step
             if not number:
                 self._rows.observation.check(observation, self.num_streams)
-            if self._step == self._steps_per_block:
+            if step == self._steps_per_block:
                 self._next_blocks()
-            first = self._first_row + self._step * self._lane_width
+                step = 0
+            first = self._first_row + step * self._lane_width
             self._first_rows[number & self._mask] = first
             if self._one_lane:
-                self._open = slice(first, first + self.num_streams)
+                rows: slice | np.ndarray = slice(first, first + self.num_streams)
             else:
-                self._open = self._physical[number & self._mask] = self._offsets + first
-            self._rows.observation.write(self._open, observation)
+                rows = self._physical[number & self._mask] = self._offsets + first
+            self._open = rows
+            self._write_observation(rows, observation)
             if self._stacks:
                 self._write_stacks(self._offsets + first)
-            self._step += 1
+            self._step = step + 1
             self._num_rows = number + 1
         return number
 
@@ -97,8 +105,8 @@ class LocalWriter:
         with self._lock:
             if not self._fields_checked:
                 self._check_fields(fields)
-            for name, columns in self._field_columns:
-                columns.write(self._open, fields[name])
+            for name, write in self._write_fields:
+                write(self._open, fields[name])
 
     def end_episode(self, mask: types.BoolArray) -> None:
         with self._lock:
@@ -137,7 +145,8 @@ class LocalWriter:
                 and self._one_lane
                 and all(type(one) is np.ndarray and one.size == 1 for one in arrays)
             ):
-                self._create_transition(target, *(one.item() for one in arrays), values=values)
+                stream, start, length, *priority = [one.item() for one in arrays]
+                self._create_transition(target, stream, start, length, values, *priority)
             else:
                 target.create(self, self._make_items(target, streams, starts, lengths, priorities, values))
             if store.num_waiting:
@@ -149,17 +158,15 @@ class LocalWriter:
             target = store.tables.get(table) or store.table(table)
             if self._closed:
                 self._raise_closed()
+            num_streams = self.num_streams
             if not self._one_lane or not target.is_transitions:
-                starts = np.full(self.num_streams, start)
-                lengths = np.full(self.num_streams, length)
-                target.create(
-                    self, self._make_items(target, np.arange(self.num_streams), starts, lengths, None, values)
-                )
-            elif self.num_streams == 1:
-                self._create_transition(target, 0, start, length, values=values)
+                starts, lengths = np.full(num_streams, start), np.full(num_streams, length)
+                target.create(self, self._make_items(target, np.arange(num_streams), starts, lengths, None, values))
+            elif num_streams == 1:
+                self._create_transition(target, 0, start, length, values)
             else:
                 self._check_window(target, 0, start, length)
-                target.declaration.check_values(values, self.num_streams)
+                target.declaration.check_values(values, num_streams)
                 first, last = (self._offsets + self._first_rows[row & self._mask] for row in (start, start + length))
                 target.create(self, Items((first, last, *values), None))
             if store.num_waiting:
@@ -286,23 +293,23 @@ class LocalWriter:
         stream: int,
         start: int,
         length: int,
-        priority: float = 1.0,
-        *,
         values: types.ArrayTree,
+        priority: float = 1.0,
     ) -> None:
         """Creates one item without small arrays, where a step's rows are consecutive."""
         self._check_window(table, stream, start, length)
-        first_rows, mask = self._first_rows, self._mask
         table.declaration.check_values(values, 1)
         reward, discount = values
-        # Python's numbers: NumPy's scalars take twice as long.
+        first_rows, mask = self._first_rows, self._mask
         first, last = first_rows[start & mask] + stream, first_rows[(start + length) & mask] + stream
-        table.create_one(self, (first, last, float(reward[0]), float(discount[0])), priority)
+        # Python's numbers: NumPy's scalars take twice as long.
+        table.create_one(self, (first, last, reward.item(), discount.item()), priority)
 
     def _check_window(self, table: LocalTable, stream: int, start: int, length: int) -> None:
+        num_rows = self._num_rows
         if not (
-            self._num_rows - self._window <= start >= 0
-            and start + length < self._num_rows
+            num_rows - self._window <= start >= 0
+            and start + length < num_rows
             and 1 <= length <= table.longest
             and 0 <= stream < self.num_streams
         ):

@@ -67,8 +67,10 @@ class ReverbWriter:
         self._connect()
         link.add_writer(self)
 
-    def append(self, observation: types.ArrayTree) -> int:
-        if self._closed:
+    def append(self, observation: types.ArrayTree, fields: types.ArrayTree | None = None) -> int:
+        if fields is not None:
+            self.complete(fields)
+        elif self._closed:
             self._raise_closed()
         number = self._num_rows
         if not number:

@@ -217,8 +217,9 @@ class Table:
         """Raises ValueError unless the values of so many transitions are a pair of arrays `[num_items]`."""
         pair: Any = values
         try:  # of arrays: half a microsecond less
-            fits = len(pair) == 2 and pair[0].shape == pair[1].shape == (num_items,)
-        except (AttributeError, LookupError, TypeError):
+            reward, discount = pair
+            fits = reward.shape == discount.shape == (num_items,)
+        except (AttributeError, TypeError, ValueError):
             fits = isinstance(pair, (tuple, list)) and [np.shape(one) for one in pair] == [(num_items,)] * 2
         if not fits:
             raise ValueError(

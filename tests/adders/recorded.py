@@ -31,7 +31,9 @@ class RecordingWriter:
         self.items = []  # (stream, start, length, value leaves)
         self.table = None
 
-    def append(self, observation):
+    def append(self, observation, fields=None):
+        if fields is not None:
+            self.complete(fields)
         if self.fields and self.fields[-1] is None:
             assert self.ends[-1].all(), "the open row was not completed"
         self.observations.append(jax.tree.map(np.array, observation))

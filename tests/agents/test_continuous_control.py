@@ -137,7 +137,7 @@ PROBED = {
     "DMPO": (mpo.MPOBuilder(mpo.MPOConfig(critic="distributional", **_RETURNS, **_MPO)), 2_500),
     "MPO": (mpo.MPOBuilder(mpo.MPOConfig(**_MPO)), 4_000),
     "SAC": (sac.SACBuilder(sac.SACConfig(temperature=0.01, **_SMALL)), 600),
-    "TD3": (td3.TD3Builder(td3.TD3Config(exploration_noise=0.3, **_SMALL)), 600),
+    "TD3": (td3.TD3Builder(td3.TD3Config(exploration_noise=0.3, **_SMALL)), 1_000),
 }
 
 

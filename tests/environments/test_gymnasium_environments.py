@@ -370,7 +370,13 @@ def test_members_of_a_vector_may_change_their_actions():
 
 
 class Subclass(environments.GymnasiumEnvironment):
-    """Steps as its base does, but one by one."""
+    """Steps as its base does, but one by one, and by its own step."""
+
+    steps = 0
+
+    def step(self, action):
+        self.steps += 1
+        return super().step(action)
 
 
 SINGLE_SPACES = [
@@ -396,6 +402,7 @@ def test_members_step_together_as_they_do_one_by_one(num_envs, both):
             low, high = spec.minimum, spec.maximum
             action = rng.uniform(low, high + 1 if spec.dtype.kind == "i" else high, (num_envs, *spec.shape))
             steps.append(vector.step(action.astype(spec.dtype)))
+        assert kind is not Subclass or {member.steps for member in members} == {len(members[0].environment.actions)}
         # Actions as they came to the environments, with their dtypes, and all that was seen.
         records.append((steps, [member.environment.actions for member in members]))
     jax.tree.map(np.testing.assert_array_equal, *records)

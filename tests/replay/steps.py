@@ -43,10 +43,10 @@ class Steps:
         self.num_items = 0
         self.row = self.append()
 
-    def append(self):
+    def append(self, fields=None):
         number = getattr(self, "row", -1) + 1
         observation = np.stack([self.names, np.full_like(self.names, number)], axis=1).astype(np.float32)
-        self.row = self.writer.append(observation)
+        self.row = self.writer.append(observation, fields)
         assert self.row == number
         return number
 
@@ -61,8 +61,11 @@ class Steps:
     table_has_rewards = False
 
     def step(self):
-        self.writer.complete(self.fields())
-        self.append()
+        if self.row % 2:  # both ways
+            self.writer.complete(self.fields())
+            self.append()
+        else:
+            self.append(self.fields())
 
     def transitions(self, count=1, *, priorities=None):
         """Takes steps; after each, creates the transition of one step in every stream."""

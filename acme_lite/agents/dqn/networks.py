@@ -37,7 +37,7 @@ def make_networks(
     # With ReLU and biases that begin at zero, values grow in proportion to the observation, and bootstrapping along an
     # episode whose observations grow diverges: on CartPole-v1 to 1e7 with seeds that tanh solves.
     observation_spec, _ = networks.split_action_mask(spec.observation)
-    torso = networks.default_torso(observation_spec, hidden_sizes, jnp.tanh)
+    torso = networks.default_torso(observation_spec, hidden_sizes, networks.tanh)
 
     def action_values(observation: types.ArrayTree) -> jax.Array:
         features = torso(networks.split_action_mask(observation)[0])

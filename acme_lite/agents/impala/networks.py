@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import haiku as hk
 import jax
-import jax.numpy as jnp
 
 from acme_lite import networks, specs
 from acme_lite.networks import distributions
@@ -81,7 +80,7 @@ def make_networks(
     if image_torso not in IMAGE_TORSOS:
         raise ValueError(f"image_torso must be one of {', '.join(IMAGE_TORSOS)}, got {image_torso!r}.")
     make_image_torso = networks.residual_torso if image_torso == "residual" else networks.atari_torso
-    torso = networks.default_torso(observation_spec, hidden_sizes, jnp.tanh, make_image_torso)
+    torso = networks.default_torso(observation_spec, hidden_sizes, networks.tanh, make_image_torso)
 
     def head(features: jax.Array) -> PolicyAndValue:
         logits = hk.Linear(num_logits, name="policy")(features)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import haiku as hk
-import jax.numpy as jnp
 
 from acme_lite import networks, specs, types
 
@@ -25,7 +24,7 @@ def make_networks(
     distribution = networks.make_action_distribution(spec.action)
     networks.check_action_mask(spec.observation, distribution)
     observation_spec, _ = networks.split_action_mask(spec.observation)
-    torso = networks.default_torso(observation_spec, hidden_sizes, jnp.tanh)
+    torso = networks.default_torso(observation_spec, hidden_sizes, networks.tanh)
 
     def policy_and_value(observation: types.ArrayTree) -> networks.PolicyValue:
         observation, _ = networks.split_action_mask(observation)

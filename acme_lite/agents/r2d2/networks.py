@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 
 from acme_lite import networks, specs, types
 
@@ -26,7 +25,7 @@ def make_networks(
     """
     num_actions = networks.check_discrete(spec, agent="R2D2").num_values
     observation_spec, _ = networks.split_action_mask(spec.observation)
-    observation_torso = networks.default_torso(observation_spec, hidden_sizes, jnp.tanh)
+    observation_torso = networks.default_torso(observation_spec, hidden_sizes, networks.tanh)
 
     def torso(observation: types.ArrayTree) -> jax.Array:
         return observation_torso(networks.split_action_mask(observation)[0])
