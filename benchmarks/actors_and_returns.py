@@ -51,7 +51,7 @@ TASKS = {
     "dqn-catch": Task("dqn", "bsuite:catch/0", 30_000),
     "dqn-cartpole": Task("dqn", "gym:CartPole-v1", 100_000),
     "ppo-cartpole": Task("ppo", "gym:CartPole-v1", 100_000, num_envs=8),
-    "d4pg-swingup": Task("d4pg", "dm_control:cartpole:swingup", 100_000),
+    "d4pg-swingup": Task("d4pg:acme", "dm_control:cartpole:swingup", 100_000),
 }
 
 
@@ -106,7 +106,7 @@ def balance(agent: str, counts: dict[str, int]) -> float:
     from acme_lite import agents
     from acme_lite.replay import rate_limiters
 
-    config = agents.config_class(agent)()
+    config = agents.named_configs(agent.partition(":")[0])[agent]
     if not hasattr(config, "samples_per_insert"):
         return 0.0
     limiter = rate_limiters.from_samples_per_insert(

@@ -2,7 +2,7 @@
 
 It is the floor that `loop_overhead.py` holds the library against. What one algorithm has of its own is a `Task`; the
 tasks of `ideal_dqn.py`, `ideal_sac.py` and `ideal_d4pg.py` have the networks, batch sizes, optimisers, losses and XLA
-settings (`compiler_options`) of the library's agents.
+settings (`compiler_options`) of the library's agents, but the activations of JAX.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ file with one row per evaluation; for each task a plot of the interquartile mean
 interval, beside the published points where there are any; and a table that compares the means of all CSV files there
 with those points. What differs from the agents' named configs stands in the files' names.
 
-    uv run benchmarks/learning_curves.py --agents d4pg mpo:dmpo --tasks dm_control:cartpole:swingup --seeds 0 1 2
+    uv run benchmarks/learning_curves.py --agents d4pg:acme mpo:dmpo --tasks dm_control:cartpole:swingup --seeds 0 1 2
     uv run benchmarks/learning_curves.py --agents dqn --tasks gym:CartPole-v1 --evaluate-every 10000 --cores 0 1
     uv run benchmarks/learning_curves.py --agents sac td3 --tasks gym:Pendulum-v1 --steps 10000 --no-run
 """
@@ -41,52 +41,52 @@ import tyro
 PUBLISHED_STEPS = (100_000, 250_000, 500_000)
 PUBLISHED: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
     "dm_control:ball_in_cup:catch": {
-        "d4pg": (777, 965, 967),
+        "d4pg:acme": (777, 965, 967),
         "d4pg:ddpg": (387, 766, 910),
         "mpo:dmpo": (866, 951, 968),
-        "mpo": (293, 654, 822),
+        "mpo:acme": (293, 654, 822),
     },
     "dm_control:cartpole:balance": {
-        "d4pg": (995, 998, 999),
+        "d4pg:acme": (995, 998, 999),
         "d4pg:ddpg": (968, 992, 997),
         "mpo:dmpo": (988, 998, 999),
-        "mpo": (861, 935, 959),
+        "mpo:acme": (861, 935, 959),
     },
     "dm_control:cartpole:swingup": {
-        "d4pg": (670, 865, 875),
+        "d4pg:acme": (670, 865, 875),
         "d4pg:ddpg": (791, 856, 864),
         "mpo:dmpo": (649, 844, 859),
-        "mpo": (797, 849, 858),
+        "mpo:acme": (797, 849, 858),
     },
     "dm_control:cheetah:run": {
-        "d4pg": (131, 431, 614),
+        "d4pg:acme": (131, 431, 614),
         "d4pg:ddpg": (222, 469, 591),
         "mpo:dmpo": (101, 347, 627),
-        "mpo": (220, 479, 626),
+        "mpo:acme": (220, 479, 626),
     },
     "dm_control:finger:spin": {
-        "d4pg": (381, 704, 824),
+        "d4pg:acme": (381, 704, 824),
         "d4pg:ddpg": (476, 649, 763),
         "mpo:dmpo": (363, 622, 756),
-        "mpo": (468, 645, 782),
+        "mpo:acme": (468, 645, 782),
     },
     "dm_control:pendulum:swingup": {
-        "d4pg": (619, 772, 756),
+        "d4pg:acme": (619, 772, 756),
         "d4pg:ddpg": (669, 763, 751),
         "mpo:dmpo": (416, 801, 831),
-        "mpo": (122, 805, 826),
+        "mpo:acme": (122, 805, 826),
     },
     "dm_control:reacher:easy": {
-        "d4pg": (567, 871, 951),
+        "d4pg:acme": (567, 871, 951),
         "d4pg:ddpg": (499, 853, 931),
         "mpo:dmpo": (593, 945, 965),
-        "mpo": (473, 888, 962),
+        "mpo:acme": (473, 888, 962),
     },
     "dm_control:walker:walk": {
-        "d4pg": (374, 909, 968),
+        "d4pg:acme": (374, 909, 968),
         "d4pg:ddpg": (474, 906, 951),
         "mpo:dmpo": (299, 786, 936),
-        "mpo": (328, 770, 938),
+        "mpo:acme": (328, 770, 938),
     },
 }
 """Mean returns over 10 seeds of Acme's TensorFlow agents at `PUBLISHED_STEPS`: task -> agent -> returns."""
@@ -99,8 +99,8 @@ COLOURS = ("#c8501e", "#2a6f97", "#4f772d", "#7b4b94", "#b08900", "#7f8c9b")
 class Curves:
     """What to run."""
 
-    agents: tuple[str, ...] = ("d4pg",)
-    """Named configs of agents, as `examples/train.py` lists them; d4pg and mpo have Acme's settings."""
+    agents: tuple[str, ...] = ("d4pg:acme",)
+    """Named configs of agents, as `examples/train.py` lists them."""
     tasks: tuple[str, ...] = ("dm_control:cartpole:swingup",)
     """Environments as suite:task."""
     seeds: tuple[int, ...] = (0,)

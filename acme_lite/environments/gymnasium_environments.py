@@ -5,7 +5,7 @@ Observations and rewards have 32 bits. What Gymnasium calls termination is a dis
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import dm_env
@@ -50,6 +50,12 @@ class GymnasiumEnvironment(dm_env.Environment):
         self._reset_next_step = True
 
     @staticmethod
+    def alone(environment: GymnasiumEnvironment) -> Callable[[types.ArrayTree], tuple] | None:
+        """Returns what steps this one in less time than its `step`; None where it has a `step` of its own."""
+        is_plain = type(environment).step is GymnasiumEnvironment.step and "step" not in vars(environment)
+        return environment.step_plainly if is_plain else None
+
+    @staticmethod
     def together(environments: Sequence[dm_env.Environment]) -> GymnasiumMembers | None:
         """Returns what steps these in less time than one by one; None where there is no such thing."""
         members = [one for one in environments if type(one) is GymnasiumEnvironment]  # subclasses may step otherwise
@@ -74,13 +80,13 @@ class GymnasiumEnvironment(dm_env.Environment):
         return dm_env.TimeStep(dm_env.StepType.FIRST, None, None, self._decode(observation))
 
     def step(self, action: types.ArrayTree) -> dm_env.TimeStep:
+        step_type, reward, discount, observation = self.step_plainly(action)
+        return dm_env.TimeStep(step_type, None if reward is None else np.float32(reward), discount, observation)
+
+    def step_plainly(self, action: types.ArrayTree) -> tuple[dm_env.StepType, Any, np.float32 | None, types.ArrayTree]:
+        """As `step`, and returns the fields alone; the reward's dtype is the environment's."""
         if self._reset_next_step:
             return self.reset()
-        step_type, reward, discount, observation = self.step_inside(action)
-        return dm_env.TimeStep(step_type, np.float32(reward), discount, observation)
-
-    def step_inside(self, action: types.ArrayTree) -> tuple[dm_env.StepType, Any, np.float32, types.ArrayTree]:
-        """Steps inside an episode, and returns the fields of the time step; the reward's dtype is the environment's."""
         observation, reward, terminated, truncated, _ = self.environment.step(self._encode(action))
         observation = self._decode(observation)
         if terminated or truncated:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import dm_env
@@ -133,10 +133,12 @@ class SyncVectorEnvironment:
         self._unchecked = {(member, int(kind)) for member in range(self.num_envs) for kind in dm_env.StepType}
         is_plain = self._one_observation and self._one_action and _has_float_scalars(self._specs)
         self._is_fast = self.num_envs == 1 and is_plain
-        # Classes may know how to step several in less time, once nothing is left to check.
-        together = getattr(type(self.environments[0]), "together", None) if self.num_envs > 1 else None
+        # Classes may know how to step several, or one, in less time, once nothing is left to check.
+        first = self.environments[0]
+        together = getattr(type(first), "together", None) if self.num_envs > 1 else None
         self._together: Any = None if together is None else together(self.environments)
-        self._step_only: Any = _step_inside(self.environments[0])
+        alone = getattr(type(first), "alone", None)
+        self._step_alone: Any = None if alone is None else alone(first)
         # These are shared between steps: nobody may write to what a step returned.
         self._step_types = {step_type: self._constant(step_type, np.int32) for step_type in dm_env.StepType}
         self._first, self._mid = self._step_types[_FIRST], self._step_types[_MID]
@@ -218,7 +220,8 @@ class SyncVectorEnvironment:
             self._check(0, timestep)
             step_type, reward, discount, observation = timestep
         else:
-            step_type, reward, discount, observation = self._step_only(action[0])
+            step = self._step_alone or self.environments[0].step
+            step_type, reward, discount, observation = step(action[0])
         if step_type is _MID:  # comparing enumerations, or hashing them, runs Python code
             step_types = self._mid
         else:
@@ -369,13 +372,6 @@ def _common_spec(environments: Sequence[dm_env.Environment]) -> specs.Environmen
                 f"environments must have equal specs, got {one} (member 0) and {two} (member {index}){hidden}."
             )
     return first
-
-
-def _step_inside(environment: dm_env.Environment) -> Callable[[Any], tuple]:
-    """Returns what steps it inside an episode: its `step_inside`, if the class has that whose `step` it is."""
-    owner = next((one for one in type(environment).__mro__ if "step" in vars(one)), None)
-    has_own = owner is not None and "step_inside" in vars(owner) and "step" not in vars(environment)
-    return environment.step_inside if has_own else environment.step  # type: ignore[attr-defined]
 
 
 def _has_float_scalars(spec: specs.EnvironmentSpec) -> bool:

@@ -94,7 +94,6 @@ class Coordinator:
             self._directory = directory
             if self._phase != "starting":
                 return True
-            self._counter.increment(actor_steps=0)  # for rows that others write before an actor has told of its steps
             if state is not None:
                 self._counter.restore(state["counts"])
                 self._log_end = state["counts"].get("actor_steps", 0)
@@ -102,6 +101,7 @@ class Coordinator:
                 steps, returns = state["training"]
                 self._training = array.array("q", steps.tolist()), array.array("d", returns.tolist())
                 self._evaluations = [(steps, tuple(returns.tolist())) for steps, returns in state["evaluations"]]
+            self._counter.increment(actor_steps=0)  # for rows that others write before an actor has told of its steps
             self._phase = "acting"
             return False
 

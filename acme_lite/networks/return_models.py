@@ -115,7 +115,8 @@ def check(config: CriticConfig) -> None:
     checks.increasing(config, "v_min", "v_max")
     checks.at_least(config, 2, "num_atoms")
     if config.critic == "scalar":
-        checks.left_at_default(config, "with a scalar critic", "num_atoms", "v_min", "v_max")
+        # Not `num_atoms`: named configs have other ones, and any of them may be given a scalar critic.
+        checks.left_at_default(config, "with a scalar critic", "v_min", "v_max")
 
 
 def from_config(config: CriticConfig) -> ReturnModel:

@@ -159,9 +159,9 @@ class LocalTable:
         if self.pending or order.slots_move or not (self._room or self._num_allowed(1)):
             self.create(owner, Items(tuple(np.array([value]) for value in record), np.array([priority])))
         else:
-            owner.newest_keys[self._index] = order.next_key
             self._records[order.insert_one(priority)] = record
             self._room -= 1
+            owner.newest_keys[self._index] = order.next_key - 1
 
     def admit(self) -> None:
         """Inserts those waiting items that the limiter lets in now."""

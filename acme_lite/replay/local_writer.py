@@ -303,7 +303,7 @@ class LocalWriter:
         first_rows, mask = self._first_rows, self._mask
         first, last = first_rows[start & mask] + stream, first_rows[(start + length) & mask] + stream
         # Python's numbers: NumPy's scalars take twice as long.
-        table.create_one(self, (first, last, reward.item(), discount.item()), priority)
+        table.create_one(self, (first, last, float(reward[0]), float(discount[0])), priority)
 
     def _check_window(self, table: LocalTable, stream: int, start: int, length: int) -> None:
         num_rows = self._num_rows

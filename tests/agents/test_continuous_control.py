@@ -27,7 +27,7 @@ BUILDERS = {
 
 @pytest.mark.parametrize(
     ("agent", "variants"),
-    [("d4pg", ["ddpg", "lillicrap"]), ("mpo", ["dmpo"]), ("sac", ["acme"]), ("td3", ["acme", "paper"])],
+    [("d4pg", ["acme", "ddpg", "lillicrap"]), ("mpo", ["acme", "dmpo"]), ("sac", ["acme"]), ("td3", ["acme", "paper"])],
 )
 def test_variants_are_offered_by_name(agent, variants):
     configs = agents.named_configs(agent)
@@ -37,6 +37,8 @@ def test_variants_are_offered_by_name(agent, variants):
         period = 1 if agent in ("sac", "td3") or name == "d4pg:lillicrap" else 8
         assert config.batch_size / config.samples_per_insert == period
         assert config.max_replay_size == 1_000_000
+        if agent in ("d4pg", "mpo"):
+            assert {dataclasses.replace(config, critic=one).critic for one in ("scalar", "distributional")}
 
 
 @pytest.mark.parametrize("agent", BUILDERS)

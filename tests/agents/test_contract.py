@@ -56,6 +56,7 @@ _D4PG = d4pg.D4PGConfig(
     policy_hidden_sizes=(16,),
     critic_hidden_sizes=(16,),
     num_atoms=11,
+    max_gradient_norm=40.0,
     batch_size=16,
     samples_per_insert=8.0,
     min_replay_size=32,
@@ -64,6 +65,9 @@ _D4PG = d4pg.D4PGConfig(
 )
 _DMPO = mpo.MPOConfig(
     critic="distributional",
+    per_dimension=True,
+    action_penalty=True,
+    max_gradient_norm=40.0,
     n_step=3,
     num_samples=4,
     policy_hidden_sizes=(16,),
@@ -115,7 +119,7 @@ SEVERAL = (testing.check_run_with_several_environments,)
 # name -> builder and environment: a new agent is one more row.
 AGENTS: dict[str, tuple[core.Builder, Callable[[int], dm_env.Environment]]] = {
     "d4pg_overlap": (_d4pg(overlap=True), pendulum),
-    "d4pg_ddpg": (_d4pg(critic="scalar", num_atoms=51, num_steps_per_call=2), pendulum),
+    "d4pg_ddpg": (_d4pg(critic="scalar", num_atoms=101, num_steps_per_call=2), pendulum),
     "dqn": (_dqn(), cart_pole),
     "dqn_prioritised_n_step": (_dqn(priority_exponent=0.6, n_step=3), testing.MemoryEnvironment),
     "dqn_duelling_schedule": (

@@ -183,7 +183,7 @@ def test_exploration_is_within_bounds_and_evaluation_has_none():
     np.testing.assert_allclose(greedy[:2], [[1, 0.375], [2, 0]])
 
 
-@pytest.mark.parametrize(("critic", "shape"), [("distributional", (64, 51)), ("scalar", (64,))])
+@pytest.mark.parametrize(("critic", "shape"), [("distributional", (64, 101)), ("scalar", (64,))])
 def test_the_critics_output_follows_the_setting(critic, shape):
     settings = dict(critic=critic, policy_hidden_sizes=(8, 8), critic_hidden_sizes=(8, 8))
     network = d4pg.D4PGBuilder(d4pg.D4PGConfig(**settings)).make_networks(SPEC)

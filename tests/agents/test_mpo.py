@@ -244,7 +244,7 @@ def temperature_loss(scores, temperature, epsilon):
 
 @pytest.mark.parametrize("action_penalty", [True, False])
 def test_a_learner_step_against_plain_loops(action_penalty):
-    settings = dict(num_samples=K, initial_log_temperature=2.0, action_penalty=action_penalty)
+    settings = dict(num_samples=K, initial_log_temperature=2.0, action_penalty=action_penalty, per_dimension=True)
     ((_, metrics),) = run_updates(1, **settings)
     config = mpo.MPOConfig(**settings)
     key_actions = jax.random.split(jax.random.split(jax.random.key(0), 3)[2])[1]

@@ -83,7 +83,7 @@ def test_a_plot_says_where_the_number_of_seeds_changes(learning_curves):
 
 
 def test_means_are_compared_with_the_published_ones_at_their_steps_alone(learning_curves, tmp_path, capsys):
-    path = tmp_path / "dm-control-cartpole-swingup_d4pg.csv"
+    path = tmp_path / "dm-control-cartpole-swingup_d4pg-acme.csv"
     lines = ["0,100000,640,5,1", "1,100000,600,5,1", "0,240000,900,5,1", "0,500000,800,5,1"]
     path.write_text("\n".join([",".join(learning_curves.FIELDS), *lines]) + "\n")
     learning_curves.summarise(tmp_path, ())
@@ -92,8 +92,8 @@ def test_means_are_compared_with_the_published_ones_at_their_steps_alone(learnin
     task = "dm_control:cartpole:swingup"
     # Two seeds, resampled: both the lower one, one of each, or both the higher one. 0.95 * 670 = 636.5.
     assert table.splitlines()[-2:] == [
-        f"| {task} | d4pg | 100,000 | 2 | 620.0 | 600.0 to 640.0 | 670 | 636.5 | yes |",
-        f"| {task} | d4pg | 500,000 | 1 | 800.0 | 800.0 to 800.0 | 875 | 831.2 | no |",
+        f"| {task} | d4pg:acme | 100,000 | 2 | 620.0 | 600.0 to 640.0 | 670 | 636.5 | yes |",
+        f"| {task} | d4pg:acme | 500,000 | 1 | 800.0 | 800.0 to 800.0 | 875 | 831.2 | no |",
     ]
     assert "jax" in table and "250,000" not in table
     learning_curves.summarise(tmp_path, ("n_step=3",))
@@ -129,7 +129,7 @@ def test_settings_change_a_named_config_and_wrong_names_fail(learning_curves):
     assert (config.critic, config.n_step, config.policy_hidden_sizes) == ("distributional", 3, (8, 8))
     schedule = learning.LinearSchedule(1e-3, 0, 60)
     assert learning_curves.make_config("ppo", ["learning_rate=0.001:0:60"]).learning_rate == schedule
-    with pytest.raises(ValueError, match="There is no agent 'mpo:no'; there are mpo, mpo:dmpo"):
+    with pytest.raises(ValueError, match="There is no agent 'mpo:no'; there are mpo, mpo:acme, mpo:dmpo"):
         learning_curves.make_config("mpo:no", [])
     with pytest.raises(ValueError, match="got 'n_stepp=3'"):
         learning_curves.make_config("mpo", ["n_stepp=3"])

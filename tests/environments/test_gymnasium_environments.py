@@ -506,3 +506,17 @@ def test_actions_are_checked_where_members_step_together(action, problem):
         vector.step(np.zeros(2, np.int32))
     with pytest.raises((TypeError, ValueError), match=problem):
         vector.step(action)
+
+
+def test_a_member_that_somebody_else_has_ended_is_noticed():
+    member = environments.GymnasiumEnvironment(episodes.RandomEpisodes())
+    vector = environments.SyncVectorEnvironment([member], seed=5)
+    vector.reset()
+    for _ in range(100):  # all that is checked once has been
+        timestep = vector.step(np.zeros(1, np.int32))
+    while timestep.step_type[0] != dm_env.StepType.FIRST:
+        timestep = vector.step(np.zeros(1, np.int32))
+    while member.step(0).step_type != dm_env.StepType.LAST:
+        pass
+    with pytest.raises(ValueError, match="gave a FIRST step in the middle of an episode"):
+        vector.step(np.zeros(1, np.int32))

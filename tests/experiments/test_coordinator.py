@@ -73,6 +73,9 @@ def test_counts_and_episodes_arrive_together(coordinator):
 
 def test_a_node_that_writes_before_an_actor_has_told_of_its_steps_knows_of_none(coordinator):
     assert coordination.Counts(coordinator).counter.increment(learner_steps=1) == {"actor_steps": 0, "learner_steps": 1}
+    resumed = coordination.Coordinator(100)
+    resumed.start("runs/x", coordinator.save() | {"counts": {"learner_steps": 6}})  # as it was written once
+    assert resumed.get_counts() == {"actor_steps": 0, "learner_steps": 6}
 
 
 def test_the_last_evaluation_is_made_once_however_often_the_learner_asks(coordinator):

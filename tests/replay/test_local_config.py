@@ -172,3 +172,21 @@ def test_a_closed_replay_takes_nothing():
     made.close()
     with pytest.raises(RuntimeError, match="closed"):
         made.can_insert(1)
+
+
+def test_one_item_in_each_stream_may_come_as_lists():
+    made = replay.LocalReplay([steps.transition_table(5)])
+    stream = steps.Steps(made.writer(1))
+    stream.step()
+    stream.writer.create_item_in_each("replay", 0, 1, values=([3.0], (0.5,)))
+    assert steps.numbers(next(made.dataset("replay", 1))) == [3]
+
+
+@pytest.mark.parametrize("wrong", ["a", None], ids=repr)
+def test_a_value_that_is_no_number_leaves_no_item(wrong):
+    made = replay.LocalReplay([steps.transition_table(5)])
+    stream = steps.Steps(made.writer(1))
+    stream.step()
+    with pytest.raises((TypeError, ValueError)):
+        stream.writer.create_item_in_each("replay", 0, 1, values=(np.array([wrong]), np.ones(1)))
+    assert made.info().tables["replay"].num_inserts == 0

@@ -19,35 +19,39 @@ from acme_lite.networks import return_models
 
 @dataclasses.dataclass(frozen=True)
 class MPOConfig:
-    """Settings of MPO. The defaults are those of the DeepMind control suite in Hoffman et al., Acme (2020).
+    """Settings of MPO. The defaults are those of Abdolmaleki et al. (2018), table 2, for the control suite.
 
-    With these, but for `initial_std`, the published curves were made that ours are compared with; their networks have
-    no activation in the last layer before a head.
+    What it does not tell is as in Acme (Hoffman et al., 2020), where each field says so. All of Acme's settings but
+    `initial_std`, with which the published curves were made that ours are compared with, are in `VARIANTS["acme"]`;
+    the networks of those have no activation in the last layer before a head.
     """
 
     critic: Literal["distributional", "scalar"] = "scalar"
     """Whether the critic models returns by a distribution (DMPO in Acme) or by their mean."""
     num_atoms: int = 51
-    """Atoms of the distribution (Acme)."""
+    """Atoms of the distribution, if there is one (Acme)."""
     v_min: float = -150.0
     """Least return that the distribution knows (Acme; its rewards are in [0, 1] and its discount is 0.99)."""
     v_max: float = 150.0
     """Greatest return that the distribution knows (Acme)."""
     discount: float = 0.99
-    """Discount factor per step, in [0, 1] (Acme)."""
+    """Discount factor per step, in [0, 1] (Abdolmaleki et al., 2018)."""
     n_step: int = 5
-    """Steps that a transition spans (Acme)."""
+    """Steps that a transition spans (Acme; Abdolmaleki et al., 2018, have Retrace)."""
     num_samples: int = 20
     """Actions sampled for each observation (Acme)."""
     epsilon: float = 0.1
-    """Bound on the divergence of the weights of sampled actions from equal ones, in nats (Acme)."""
-    epsilon_mean: float = 0.0025
-    """Bound on the policy's divergence from its target in the mean, in nats (Acme)."""
-    epsilon_std: float = 1e-6
-    """Bound on the policy's divergence from its target in the deviation, in nats (Acme)."""
-    per_dimension: bool = True
-    """Whether these two bounds hold for each dimension of an action alone, or for their sum (Acme: alone)."""
-    action_penalty: bool = True
+    """Bound on the divergence of the weights of sampled actions from equal ones, in nats (Abdolmaleki et al., 2018)."""
+    epsilon_mean: float = 0.1
+    """Bound on the policy's divergence from its target in the mean, in nats (Abdolmaleki et al., 2018; 0.0025 in
+    Acme)."""
+    epsilon_std: float = 1e-4
+    """Bound on the policy's divergence from its target in the deviation, in nats (Abdolmaleki et al., 2018; 1e-6 in
+    Acme)."""
+    per_dimension: bool = False
+    """Whether these two bounds hold for each dimension of an action alone (Acme), or for their sum (Abdolmaleki et
+    al., 2018)."""
+    action_penalty: bool = False
     """Whether samples out of bounds lose weight (as one more objective, Abdolmaleki et al., 2020; Acme)."""
     epsilon_penalty: float = 0.001
     """Bound on the divergence of the weights that do so, in nats (Acme)."""
@@ -61,18 +65,22 @@ class MPOConfig:
     """Standard deviation of the first policy, where the bounds are -1 and 1 (Acme in JAX; 0.3 in TensorFlow)."""
     dual_learning_rate: float | learning.LinearSchedule = 1e-2
     """Adam's step size for the multipliers (Acme): a number or a schedule over learner steps."""
-    policy_learning_rate: float | learning.LinearSchedule = 1e-4
-    """Adam's step size for the policy (Acme): a number or a schedule over learner steps."""
-    critic_learning_rate: float | learning.LinearSchedule = 1e-4
-    """Adam's step size for the critic (Acme): a number or a schedule over learner steps."""
-    max_gradient_norm: float | None = 40.0
-    """Gradients of policy and critic longer than this, each alone, are scaled down to it (Acme); None for no limit."""
+    policy_learning_rate: float | learning.LinearSchedule = 5e-4
+    """Adam's step size for the policy (Abdolmaleki et al., 2018; 1e-4 in Acme): a number or a schedule over learner
+    steps."""
+    critic_learning_rate: float | learning.LinearSchedule = 5e-4
+    """Adam's step size for the critic (Abdolmaleki et al., 2018; 1e-4 in Acme): a number or a schedule over learner
+    steps."""
+    max_gradient_norm: float | None = None
+    """Gradients of policy and critic longer than this, each alone, are scaled down to it (40 in Acme); None for no
+    limit."""
     target_update_period: int = 100
-    """Learner steps from one copy to the target networks to the next (Acme)."""
-    policy_hidden_sizes: tuple[int, ...] = (256, 256, 256)
-    """Layers of the policy; the first is normalised (Acme)."""
-    critic_hidden_sizes: tuple[int, ...] = (512, 512, 256)
-    """Layers of the critic; the first is normalised (Acme)."""
+    """Learner steps from one copy to the target networks to the next (Acme; Abdolmaleki et al., 2018, copy after each
+    1,000, with far more learner steps per environment step than here)."""
+    policy_hidden_sizes: tuple[int, ...] = (100, 100)
+    """Layers of the policy (Abdolmaleki et al., 2018; (256, 256, 256) in Acme); the first is normalised (Acme)."""
+    critic_hidden_sizes: tuple[int, ...] = (200, 200)
+    """Layers of the critic (Abdolmaleki et al., 2018; (512, 512, 256) in Acme); the first is normalised (Acme)."""
     batch_size: int = 256
     """Transitions in a batch (Acme)."""
     samples_per_insert: float = 32.0
@@ -102,8 +110,21 @@ class MPOConfig:
             checks.left_at_default(self, "without action_penalty", "epsilon_penalty")
 
 
-VARIANTS: Mapping[str, Mapping[str, Any]] = {"dmpo": dict(critic="distributional")}
-"""`dmpo` is MPO with the critic of D4PG, as in Acme (Hoffman et al., 2020)."""
+_ACME: dict[str, Any] = dict(
+    epsilon_mean=0.0025,
+    epsilon_std=1e-6,
+    per_dimension=True,
+    action_penalty=True,
+    policy_learning_rate=1e-4,
+    critic_learning_rate=1e-4,
+    max_gradient_norm=40.0,
+    policy_hidden_sizes=(256, 256, 256),
+    critic_hidden_sizes=(512, 512, 256),
+)
+
+VARIANTS: Mapping[str, Mapping[str, Any]] = {"acme": _ACME, "dmpo": dict(critic="distributional", **_ACME)}
+"""`acme` has the settings of MPO on the control suite in Acme (Hoffman et al., 2020), and `dmpo` those of its DMPO,
+which has the critic of D4PG."""
 
 
 @dataclasses.dataclass(frozen=True)
