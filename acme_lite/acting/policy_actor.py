@@ -19,9 +19,7 @@ _FIRST = int(dm_env.StepType.FIRST)
 class PolicyActor:
     """Acts with an `ActorCore` for N members at once, in one compiled call per vector step.
 
-    The call resets the recurrent state of the members whose step is FIRST, and selects actions; its key is that of the
-    call before, plus 1. (To split the key at every call takes half a microsecond more. JAX's generators are made for
-    such keys: Salmon et al., Parallel Random Numbers: As Easy as 1, 2, 3 (2011).)
+    The call splits the key, resets the recurrent state of the members whose step is FIRST, and selects actions.
     """
 
     def __init__(
@@ -56,10 +54,8 @@ class PolicyActor:
         self._params: Any = None
         packed = packing.packed_variable(variables, "policy")
         self._packing: packing.Packing | None = None if packed is None else packed.packing
-        # The words of a key: a key array is checked in Python at every call. Split, since the keys of two seeds may
-        # differ by as little as those of two steps.
-        first = jax.random.split(key)[0]
-        self._key = jax.random.key_data(first if device is None else jax.device_put(first, device))
+        # The words of the key: a key array is checked in Python at every call.
+        self._key = jax.random.key_data(key if device is None else jax.device_put(key, device))
         self._state = actor_core.initial_state(policy, num_envs)
         self._recurrent = bool(jax.tree.leaves(self._state))
         self._first: np.ndarray | None = None
@@ -141,34 +137,36 @@ def _to_host(tree: types.ArrayTree) -> Callable[[types.ArrayTree], types.ArrayTr
 def _with_plain_arrays(
     select: Callable[..., tuple], params_packing: packing.Packing | None, impl: Any
 ) -> Callable[..., tuple]:
-    """Returns a function that takes packed parameters first and the words of a key last, and returns the next key's."""
+    """Returns a function that takes packed parameters, first, and takes and returns the words of a key, last."""
 
     def select_with_plain_arrays(params, *args):
         if params_packing is not None:
             params = params_packing.unpack(params)
-        *others, words = args
-        results = select(params, *others, jax.random.wrap_key_data(words, impl=impl))
-        return *results, words + (jnp.arange(words.size) == words.size - 1).astype(words.dtype)
+        *results, key = select(params, *args[:-1], jax.random.wrap_key_data(args[-1], impl=impl))
+        return *results, jax.random.key_data(key)
 
     return select_with_plain_arrays
 
 
 def _stateless(policy: actor_core.ActorCore):
     def select(params, observation, key):
-        action, extras, _ = policy.select_action(params, observation, (), key)
-        return action, extras
+        key, key_policy = jax.random.split(key)
+        action, extras, _ = policy.select_action(params, observation, (), key_policy)
+        return action, extras, key
 
     return select
 
 
 def _recurrent(policy: actor_core.ActorCore, num_envs: int):
     def select(params, observation, state, first, key):
+        key, key_policy = jax.random.split(key)
         start = actor_core.initial_state(policy, num_envs)
 
         def reset(leaf, start_leaf):
             return jnp.where(first.reshape((num_envs,) + (1,) * (leaf.ndim - 1)), start_leaf, leaf)
 
         state = jax.tree.map(reset, state, start)
-        return policy.select_action(params, observation, state, key)
+        action, extras, state = policy.select_action(params, observation, state, key_policy)
+        return action, extras, state, key
 
     return select
