@@ -20,9 +20,10 @@ from acme_lite.networks import return_models
 
 @dataclasses.dataclass(frozen=True)
 class D4PGConfig:
-    """Settings of D4PG. The defaults are those of Tassa et al., DeepMind Control Suite (2018), section 5.
+    """Settings of D4PG. The defaults are those of Tassa et al., DeepMind Control Suite (2018).
 
-    That report tried the agent of Barth-Maron et al. (2018) on the control suite, and says more of its settings. Acme's
+    That report tried the agent of Barth-Maron et al. (2018) on the control suite; its "Algorithm and Architecture
+    Details" have the settings. What it does not say is as in Acme, where each field says so. All of Acme's
     (Hoffman et al., 2020), with which the published curves were made that ours are compared with, are in
     `VARIANTS["acme"]`.
     """
